@@ -1,0 +1,239 @@
+//! One declaration of an operation's tensors, from which every backend's argument struct follows.
+
+use crate::error::{Error, Problem};
+
+/// Whether a tensor is read or written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Read.
+    Input,
+    /// Written; never read.
+    Output,
+}
+
+/// A tensor of an operation, as documented and as named on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ArgumentInfo {
+    /// Field of the argument struct, tensor in a file.
+    pub name: &'static str,
+    /// Read or written.
+    pub role: Role,
+    /// Whether it may be left out.
+    pub optional: bool,
+    /// Shape and meaning.
+    pub description: &'static str,
+}
+
+/// A set of tensors, generic over where they live: the structs that [`crate::ops`] declares.
+pub trait Arguments<In, Out>: Sized {
+    /// Every tensor, in declaration order.
+    const INFO: &'static [ArgumentInfo];
+
+    /// Builds the set by asking for each tensor by name.
+    ///
+    /// # Errors
+    /// [`Problem::Missing`] if a required tensor is `None`, and whatever the closures return.
+    fn collect(
+        op: &'static str,
+        input: impl FnMut(&'static ArgumentInfo) -> Result<Option<In>, Error>,
+        output: impl FnMut(&'static ArgumentInfo) -> Result<Option<Out>, Error>,
+    ) -> Result<Self, Error>;
+
+    /// Takes the set apart, in declaration order; absent tensors are passed over.
+    fn visit(
+        self,
+        input: impl FnMut(&'static ArgumentInfo, In),
+        output: impl FnMut(&'static ArgumentInfo, Out),
+    );
+}
+
+pub(crate) fn require<T>(
+    op: &'static str,
+    info: &'static ArgumentInfo,
+    value: Option<T>,
+) -> Result<T, Error> {
+    value.ok_or_else(|| {
+        Error::argument(op, info.name, Problem::Missing, "a tensor", "none", info.description)
+    })
+}
+
+/// Declares an argument struct: `pub struct Name { role name, ... }` with one of the roles
+/// `input`, `optional_input`, `output` and `optional_output`, each with a doc comment.
+macro_rules! arguments {
+    (
+        $(#[doc = $struct_doc:literal])*
+        pub struct $name:ident {
+            $( $(#[doc = $doc:literal])+ $role:ident $field:ident, )*
+        }
+    ) => {
+        $(#[doc = $struct_doc])*
+        ///
+        /// Generic over where the tensors live; optional ones start absent and are set by the method of
+        /// their name.
+        #[non_exhaustive]
+        pub struct $name<In, Out> {
+            $( $(#[doc = $doc])+ pub $field: $crate::arguments::arguments!(@type $role In Out), )*
+        }
+
+        // By hand, since `derive` does not look through macros in field types.
+        impl<In: Clone, Out: Clone> Clone for $name<In, Out> {
+            fn clone(&self) -> Self {
+                $name { $( $field: self.$field.clone(), )* }
+            }
+        }
+
+        impl<In: Copy, Out: Copy> Copy for $name<In, Out> {}
+
+        impl<In: std::fmt::Debug, Out: std::fmt::Debug> std::fmt::Debug for $name<In, Out> {
+            fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter
+                    .debug_struct(stringify!($name))
+                    $( .field(stringify!($field), &self.$field) )*
+                    .finish()
+            }
+        }
+
+        $crate::arguments::arguments!(@new $name [] [] $($role $field,)*);
+
+        impl<In, Out> $name<In, Out> {
+            $( $crate::arguments::arguments!(@setter $role $field In Out [$($doc)+]); )*
+
+            /// The layouts alone, which is what validation and cost look at.
+            pub fn layouts(&self) -> $name<$crate::Layout, $crate::Layout>
+            where
+                In: $crate::HasLayout,
+                Out: $crate::HasLayout,
+            {
+                #[allow(unused_imports, reason = "used only where a tensor is optional")]
+                use $crate::HasLayout as _;
+                $name { $( $field: $crate::arguments::arguments!(@layout $role self.$field), )* }
+            }
+        }
+
+        impl<In, Out> $crate::arguments::Arguments<In, Out> for $name<In, Out> {
+            const INFO: &'static [$crate::arguments::ArgumentInfo] = &[
+                $( $crate::arguments::ArgumentInfo {
+                    name: stringify!($field),
+                    role: $crate::arguments::arguments!(@role $role),
+                    optional: $crate::arguments::arguments!(@optional $role),
+                    description: concat!($($doc),+).trim_ascii(),
+                }, )*
+            ];
+
+            #[allow(unused_mut, unused_variables, reason = "an operation may lack one of the roles")]
+            fn collect(
+                op: &'static str,
+                mut input: impl FnMut(
+                    &'static $crate::arguments::ArgumentInfo,
+                ) -> Result<Option<In>, $crate::Error>,
+                mut output: impl FnMut(
+                    &'static $crate::arguments::ArgumentInfo,
+                ) -> Result<Option<Out>, $crate::Error>,
+            ) -> Result<Self, $crate::Error> {
+                let mut infos = <Self as $crate::arguments::Arguments<In, Out>>::INFO.iter();
+                $( let $field = {
+                    let info = infos.next().expect("one entry for each field");
+                    $crate::arguments::arguments!(@collect $role op info input output)
+                }; )*
+                Ok($name { $($field),* })
+            }
+
+            #[allow(unused_mut, unused_variables, reason = "an operation may lack one of the roles")]
+            fn visit(
+                self,
+                mut input: impl FnMut(&'static $crate::arguments::ArgumentInfo, In),
+                mut output: impl FnMut(&'static $crate::arguments::ArgumentInfo, Out),
+            ) {
+                let mut infos = <Self as $crate::arguments::Arguments<In, Out>>::INFO.iter();
+                $(
+                    let info = infos.next().expect("one entry for each field");
+                    $crate::arguments::arguments!(@visit $role info self.$field, input output);
+                )*
+            }
+        }
+    };
+
+    (@type input $In:ident $Out:ident) => { $In };
+    (@type optional_input $In:ident $Out:ident) => { Option<$In> };
+    (@type output $In:ident $Out:ident) => { $Out };
+    (@type optional_output $In:ident $Out:ident) => { Option<$Out> };
+
+    (@role input) => { $crate::arguments::Role::Input };
+    (@role optional_input) => { $crate::arguments::Role::Input };
+    (@role output) => { $crate::arguments::Role::Output };
+    (@role optional_output) => { $crate::arguments::Role::Output };
+
+    (@optional input) => { false };
+    (@optional optional_input) => { true };
+    (@optional output) => { false };
+    (@optional optional_output) => { true };
+
+    (@layout input $value:expr) => { $value.layout() };
+    (@layout output $value:expr) => { $value.layout() };
+    (@layout optional_input $value:expr) => { $value.as_ref().map(|tensor| tensor.layout()) };
+    (@layout optional_output $value:expr) => { $value.as_ref().map(|tensor| tensor.layout()) };
+
+    (@collect input $op:ident $info:ident $input:ident $output:ident) => {
+        $crate::arguments::require($op, $info, $input($info)?)?
+    };
+    (@collect optional_input $op:ident $info:ident $input:ident $output:ident) => { $input($info)? };
+    (@collect output $op:ident $info:ident $input:ident $output:ident) => {
+        $crate::arguments::require($op, $info, $output($info)?)?
+    };
+    (@collect optional_output $op:ident $info:ident $input:ident $output:ident) => { $output($info)? };
+
+    (@visit input $info:ident $value:expr, $input:ident $output:ident) => { $input($info, $value) };
+    (@visit output $info:ident $value:expr, $input:ident $output:ident) => { $output($info, $value) };
+    (@visit optional_input $info:ident $value:expr, $input:ident $output:ident) => {
+        if let Some(tensor) = $value {
+            $input($info, tensor);
+        }
+    };
+    (@visit optional_output $info:ident $value:expr, $input:ident $output:ident) => {
+        if let Some(tensor) = $value {
+            $output($info, tensor);
+        }
+    };
+
+    (@setter input $field:ident $In:ident $Out:ident [$($doc:literal)+]) => {};
+    (@setter output $field:ident $In:ident $Out:ident [$($doc:literal)+]) => {};
+    (@setter optional_input $field:ident $In:ident $Out:ident [$($doc:literal)+]) => {
+        $(#[doc = $doc])+
+        #[must_use]
+        pub fn $field(mut self, tensor: $In) -> Self {
+            self.$field = Some(tensor);
+            self
+        }
+    };
+    (@setter optional_output $field:ident $In:ident $Out:ident [$($doc:literal)+]) => {
+        $(#[doc = $doc])+
+        #[must_use]
+        pub fn $field(mut self, tensor: $Out) -> Self {
+            self.$field = Some(tensor);
+            self
+        }
+    };
+
+    // Walks the fields once: the first list becomes `new`'s parameters, the second its body.
+    (@new $name:ident [$($parameter:tt)*] [$($body:tt)*]) => {
+        impl<In, Out> $name<In, Out> {
+            /// The required tensors; optional ones are absent.
+            pub fn new($($parameter)*) -> Self {
+                $name { $($body)* }
+            }
+        }
+    };
+    (@new $name:ident [$($p:tt)*] [$($b:tt)*] input $field:ident, $($rest:tt)*) => {
+        $crate::arguments::arguments!(@new $name [$($p)* $field: In,] [$($b)* $field,] $($rest)*);
+    };
+    (@new $name:ident [$($p:tt)*] [$($b:tt)*] output $field:ident, $($rest:tt)*) => {
+        $crate::arguments::arguments!(@new $name [$($p)* $field: Out,] [$($b)* $field,] $($rest)*);
+    };
+    (@new $name:ident [$($p:tt)*] [$($b:tt)*] optional_input $field:ident, $($rest:tt)*) => {
+        $crate::arguments::arguments!(@new $name [$($p)*] [$($b)* $field: None,] $($rest)*);
+    };
+    (@new $name:ident [$($p:tt)*] [$($b:tt)*] optional_output $field:ident, $($rest:tt)*) => {
+        $crate::arguments::arguments!(@new $name [$($p)*] [$($b)* $field: None,] $($rest)*);
+    };
+}
+pub(crate) use arguments;

@@ -1,0 +1,197 @@
+//! The owning layer: a device that takes host tensors and gives host tensors back.
+//!
+//! Engines bring their own memory and call the backends' methods. This layer is for everything else:
+//! first steps, tests, the command-line tool and the benches. It allocates, copies and waits.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::arguments::Arguments;
+use crate::backend::cpu::{Cpu, Workspace};
+#[cfg(feature = "cuda")]
+use crate::backend::cuda::CudaDevice;
+#[cfg(feature = "wgpu")]
+use crate::backend::wgpu::WgpuDevice;
+use crate::error::{Backend, Error};
+use crate::layout::HasLayout;
+use crate::operation::Operation;
+use crate::tensor::{Tensor, TensorMut, TensorRef};
+
+/// Tensors by argument name.
+pub type NamedTensors = BTreeMap<String, Tensor>;
+
+/// A backend together with the memory that it computes in.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Device {
+    /// The scalar oracle.
+    Reference,
+    /// The CPU backend.
+    Cpu(Cpu),
+    /// A wgpu adapter.
+    #[cfg(feature = "wgpu")]
+    Wgpu(WgpuDevice),
+    /// A CUDA device.
+    #[cfg(feature = "cuda")]
+    Cuda(CudaDevice),
+}
+
+/// An operation whose tensors lie in a device's memory, ready to run as often as wanted.
+pub trait Loaded {
+    /// Runs `iterations` times, waits, and returns the time that the device took for all of them.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device reports a failure.
+    fn run(&mut self, iterations: u32) -> Result<Duration, Error>;
+
+    /// Copies of the outputs, gaps between rows included.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device reports a failure.
+    fn outputs(&mut self) -> Result<NamedTensors, Error>;
+}
+
+impl Device {
+    /// The best device of a backend on this machine.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if the backend was not built in, or the machine has no driver, library or
+    /// device for it.
+    pub fn open(backend: Backend) -> Result<Device, Error> {
+        match backend {
+            Backend::Reference => Ok(Device::Reference),
+            Backend::Cpu => Ok(Device::Cpu(Cpu::new())),
+            #[cfg(feature = "wgpu")]
+            Backend::Wgpu => WgpuDevice::open().map(Device::Wgpu),
+            #[cfg(feature = "cuda")]
+            Backend::Cuda => CudaDevice::open(0).map(Device::Cuda),
+            #[cfg(not(all(feature = "wgpu", feature = "cuda")))]
+            backend => Err(Error::Unavailable {
+                backend,
+                reason: "not built in".into(),
+                remedy: format!("build with the feature `{backend}`").into(),
+            }),
+        }
+    }
+
+    /// The backend.
+    pub fn backend(&self) -> Backend {
+        match self {
+            Device::Reference => Backend::Reference,
+            Device::Cpu(_) => Backend::Cpu,
+            #[cfg(feature = "wgpu")]
+            Device::Wgpu(_) => Backend::Wgpu,
+            #[cfg(feature = "cuda")]
+            Device::Cuda(_) => Backend::Cuda,
+        }
+    }
+
+    /// The device's name, as its driver tells it.
+    pub fn name(&self) -> String {
+        match self {
+            Device::Reference => "scalar reference".to_owned(),
+            Device::Cpu(cpu) => cpu.name(),
+            #[cfg(feature = "wgpu")]
+            Device::Wgpu(device) => device.name(),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => device.name(),
+        }
+    }
+
+    /// Runs an operation once on host tensors.
+    ///
+    /// # Errors
+    /// Those of the operation; the outputs are then untouched.
+    pub fn run<O: Operation>(
+        &self,
+        op: &O,
+        args: O::Args<&Tensor, &mut Tensor>,
+    ) -> Result<(), Error> {
+        let mut inputs = NamedTensors::new();
+        let mut outputs = BTreeMap::new();
+        args.visit(
+            |info, tensor| drop(inputs.insert(info.name.to_owned(), tensor.clone())),
+            |info, tensor| drop(outputs.insert(info.name, tensor)),
+        );
+        let copies = outputs
+            .iter()
+            .map(|(name, tensor)| ((*name).to_owned(), Tensor::clone(tensor)))
+            .collect();
+        let mut loaded = self.load(op, inputs, copies)?;
+        loaded.run(1)?;
+        for (name, result) in loaded.outputs()? {
+            if let Some(output) = outputs.get_mut(name.as_str()) {
+                **output = result;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies tensors to the device's memory. Outputs start with the contents that they come with.
+    ///
+    /// # Errors
+    /// Those of the operation, and [`Error::Device`].
+    pub fn load<O: Operation>(
+        &self,
+        op: &O,
+        inputs: NamedTensors,
+        outputs: NamedTensors,
+    ) -> Result<Box<dyn Loaded>, Error> {
+        let cpu = match self {
+            Device::Reference => None,
+            Device::Cpu(cpu) => Some(cpu.clone()),
+            #[cfg(feature = "wgpu")]
+            Device::Wgpu(device) => return device.load(op, inputs, outputs),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => return device.load(op, inputs, outputs),
+        };
+        let layouts = O::Args::collect(
+            O::NAME,
+            |info| Ok(inputs.get(info.name).map(HasLayout::layout)),
+            |info| Ok(outputs.get(info.name).map(HasLayout::layout)),
+        )?;
+        op.validate(&layouts)?;
+        Ok(Box::new(HostLoaded { op: *op, cpu, inputs, outputs, workspace: Workspace::default() }))
+    }
+}
+
+/// An operation in host memory: on the CPU backend, or on the oracle.
+struct HostLoaded<O> {
+    op: O,
+    cpu: Option<Cpu>,
+    inputs: NamedTensors,
+    outputs: NamedTensors,
+    workspace: Workspace,
+}
+
+impl<O: Operation> Loaded for HostLoaded<O> {
+    fn run(&mut self, iterations: u32) -> Result<Duration, Error> {
+        let start = Instant::now();
+        for _ in 0..iterations {
+            let args = borrow_arguments::<O>(&self.inputs, &mut self.outputs)?;
+            match &self.cpu {
+                Some(cpu) => self.op.run_cpu(cpu, args, &mut self.workspace)?,
+                None => self.op.run_reference(args)?,
+            }
+        }
+        Ok(start.elapsed())
+    }
+
+    fn outputs(&mut self) -> Result<NamedTensors, Error> {
+        Ok(self.outputs.clone())
+    }
+}
+
+/// The argument struct over named host tensors.
+pub(crate) fn borrow_arguments<'a, O: Operation>(
+    inputs: &'a NamedTensors,
+    outputs: &'a mut NamedTensors,
+) -> Result<O::Args<TensorRef<'a>, TensorMut<'a>>, Error> {
+    let mut outputs: BTreeMap<&str, TensorMut<'a>> =
+        outputs.iter_mut().map(|(name, tensor)| (name.as_str(), tensor.view_mut())).collect();
+    O::Args::collect(
+        O::NAME,
+        |info| Ok(inputs.get(info.name).map(Tensor::view)),
+        |info| Ok(outputs.remove(info.name)),
+    )
+}

@@ -1,0 +1,207 @@
+//! What the gated and the plain MLP share: descriptor, validation, cost and kernels.
+//!
+//! The plain MLP is the gated one without a gate: `silu` then applies to the only projection.
+
+pub(crate) mod config;
+pub(crate) mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
+pub(crate) mod reference;
+#[cfg(feature = "wgpu")]
+pub(crate) mod wgpu;
+
+use std::fmt;
+use std::hash::Hash;
+use std::marker::PhantomData;
+
+use config::{MlpConfig, MlpTensors};
+
+use crate::arguments::Arguments;
+use crate::backend::cpu::{Cpu, Workspace};
+#[cfg(feature = "cuda")]
+use crate::backend::cuda::{Cuda, CudaTensor, CudaTensorMut, CudaWorkspace};
+#[cfg(feature = "wgpu")]
+use crate::backend::wgpu::{Plan, Wgpu, WgpuTensor, WgpuWorkspace};
+use crate::dtype::DType;
+use crate::error::Error;
+use crate::layout::Layout;
+use crate::operation::{Cost, NamedLayouts, Operation};
+use crate::ops::silu_mlp::Rounding;
+use crate::parameters::{ParameterInfo, Parameters};
+use crate::tensor::{TensorMut, TensorRef};
+
+/// The descriptor of an MLP: [`GatedMlp`](super::GatedMlp) or [`SiluMlp`](super::SiluMlp).
+///
+/// Biases and the residual are taken if their tensors are given; the norm is part of the descriptor.
+///
+/// ```
+/// use siluette::{DType, GatedMlp};
+/// let op = GatedMlp::new(4096, 11008, DType::BF16)?.with_norm(1e-5)?;
+/// assert_eq!((op.hidden(), op.ffn()), (4096, 11008));
+/// # Ok::<(), siluette::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Mlp<K> {
+    pub(crate) config: MlpConfig,
+    kind: PhantomData<K>,
+}
+
+/// Gated or plain. Sealed: [`Gated`](super::gated_mlp::Gated) and [`Plain`](super::silu_mlp::Plain).
+pub trait MlpKind: sealed::Kind + Copy + Eq + Hash + fmt::Debug + Send + Sync + 'static {
+    /// The argument struct.
+    type Args<In, Out>: Arguments<In, Out>;
+}
+
+pub(crate) mod sealed {
+    use super::*;
+
+    pub trait Kind {
+        const NAME: &'static str;
+        const SUMMARY: &'static str;
+        const GATED: bool;
+        fn tensors<In, Out>(args: <Self as MlpKind>::Args<In, Out>) -> MlpTensors<In, Out>
+        where
+            Self: MlpKind;
+        fn copied<In: Copy, Out: Copy>(
+            args: &<Self as MlpKind>::Args<In, Out>,
+        ) -> MlpTensors<In, Out>
+        where
+            Self: MlpKind;
+    }
+}
+
+impl<K: MlpKind> Mlp<K> {
+    /// An MLP from `hidden` features through `ffn` neurons and back, activations and weights of type
+    /// `dtype`, without norm.
+    ///
+    /// # Errors
+    /// [`Problem::Value`](crate::Problem::Value) for `hidden = 0`,
+    /// [`Problem::Size`](crate::Problem::Size) above 2^31 - 1,
+    /// [`Problem::DType`](crate::Problem::DType) for an integer type.
+    pub fn new(hidden: usize, ffn: usize, dtype: DType) -> Result<Self, Error> {
+        MlpConfig::new(K::NAME, K::GATED, hidden, ffn, dtype).map(Mlp::from_config)
+    }
+
+    /// Weights, biases and norm weight of another type: f16 or bf16 under f32 activations.
+    ///
+    /// # Errors
+    /// [`Problem::DType`](crate::Problem::DType) for any other mix.
+    pub fn with_weight_dtype(self, dtype: DType) -> Result<Self, Error> {
+        self.config.with_weight_dtype(dtype).map(Mlp::from_config)
+    }
+
+    /// Starts with an RMS norm, `w_j x_j / sqrt(mean(x^2) + eps)`, rounded once to the activation type;
+    /// `norm_weight` must then be given.
+    ///
+    /// # Errors
+    /// [`Problem::Value`](crate::Problem::Value) if `eps` is negative or not finite.
+    pub fn with_norm(self, eps: f32) -> Result<Self, Error> {
+        self.config.with_norm(eps).map(Mlp::from_config)
+    }
+
+    /// Where intermediate results are rounded; [`Rounding::KeepF32`] unless set.
+    #[must_use]
+    pub fn with_rounding(mut self, rounding: Rounding) -> Self {
+        self.config.rounding = rounding;
+        self
+    }
+
+    /// Uses one kernel for up to 64 rows, so that a row's result does not depend on its batch.
+    #[must_use]
+    pub fn with_batch_invariance(mut self, batch_invariant: bool) -> Self {
+        self.config.batch_invariant = batch_invariant;
+        self
+    }
+
+    /// Features of a token.
+    pub fn hidden(&self) -> usize {
+        self.config.hidden
+    }
+
+    /// Neurons between the projections.
+    pub fn ffn(&self) -> usize {
+        self.config.ffn
+    }
+
+    /// Scratch memory for `rows` tokens, in bytes; enough for every backend.
+    pub fn workspace_bytes(&self, rows: usize) -> usize {
+        self.config.workspace_bytes(rows)
+    }
+
+    fn from_config(config: MlpConfig) -> Self {
+        Mlp { config, kind: PhantomData }
+    }
+}
+
+impl<K: MlpKind> Operation for Mlp<K> {
+    const NAME: &'static str = K::NAME;
+    const FAMILY: &'static str = "silu_mlp";
+    const SUMMARY: &'static str = K::SUMMARY;
+    const PARAMETERS: &'static [ParameterInfo] =
+        &[config::EPS, config::ROUNDING, config::BATCH_INVARIANT, config::OUT_DTYPE];
+
+    type Args<In, Out> = K::Args<In, Out>;
+
+    fn describe(inputs: &NamedLayouts, parameters: &Parameters) -> Result<Self, Error> {
+        MlpConfig::describe(K::NAME, K::GATED, inputs, parameters).map(Mlp::from_config)
+    }
+
+    fn outputs(
+        &self,
+        inputs: &NamedLayouts,
+        parameters: &Parameters,
+    ) -> Result<NamedLayouts, Error> {
+        self.config.outputs(inputs, parameters)
+    }
+
+    fn validate(&self, args: &K::Args<Layout, Layout>) -> Result<(), Error> {
+        self.config.validate(&K::copied(args))
+    }
+
+    fn cost(&self, args: &K::Args<Layout, Layout>) -> Cost {
+        self.config.cost(&K::copied(args))
+    }
+
+    fn workspace_bytes(&self, args: &K::Args<Layout, Layout>) -> usize {
+        let rows = K::copied(args).x.shape().first().copied().unwrap_or(0);
+        self.config.workspace_bytes(rows)
+    }
+
+    fn run_reference(&self, args: K::Args<TensorRef<'_>, TensorMut<'_>>) -> Result<(), Error> {
+        reference::mlp(&self.config, K::tensors(args))
+    }
+
+    fn magnitude(&self, args: &K::Args<TensorRef<'_>, Layout>, _name: &str) -> Vec<f64> {
+        reference::magnitude(&self.config, &K::copied(args))
+    }
+
+    fn run_cpu(
+        &self,
+        cpu: &Cpu,
+        args: K::Args<TensorRef<'_>, TensorMut<'_>>,
+        workspace: &mut Workspace,
+    ) -> Result<(), Error> {
+        cpu::mlp(cpu, &self.config, K::tensors(args), workspace)
+    }
+
+    #[cfg(feature = "wgpu")]
+    fn plan_wgpu(
+        &self,
+        wgpu: &Wgpu,
+        args: K::Args<WgpuTensor<'_>, WgpuTensor<'_>>,
+        workspace: WgpuWorkspace<'_>,
+    ) -> Result<Plan, Error> {
+        wgpu::plan(wgpu, &self.config, K::tensors(args), workspace)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn enqueue_cuda(
+        &self,
+        cuda: &Cuda,
+        stream: &std::sync::Arc<cudarc::driver::CudaStream>,
+        args: K::Args<CudaTensor<'_>, CudaTensorMut<'_>>,
+        workspace: CudaWorkspace<'_>,
+    ) -> Result<(), Error> {
+        cuda::enqueue(cuda, stream, &self.config, K::tensors(args), workspace)
+    }
+}
