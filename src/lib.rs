@@ -12,6 +12,7 @@ mod layout;
 mod operation;
 pub mod ops;
 mod parameters;
+pub mod registry;
 mod tensor;
 mod validate;
 
