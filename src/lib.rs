@@ -5,6 +5,8 @@
 
 pub mod arguments;
 pub mod backend;
+#[doc(hidden)]
+pub mod conformance;
 pub mod device;
 mod dtype;
 mod error;
