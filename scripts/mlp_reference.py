@@ -4,7 +4,7 @@
     h   = round(silu(n Wg^T + bg) * (n Wu^T + bu))             silu_mlp: round(silu(n Wu^T + bu))
     out = residual + h Wd^T + bd                               not rounded
 
-`round` is one rounding, to nearest even, to the type of the activations. With `round_gate_up`, the two projections and
+eps is an f32. `round` is one rounding, to nearest even, to the type of the activations. With `round_gate_up`, the two projections and
 then silu of the first are rounded too, which is what unfused PyTorch code does in that type.
 """
 
@@ -43,7 +43,8 @@ def round_once(value: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + eps) * weight
+    eps_as_f32 = torch.tensor(eps, dtype=torch.float32).to(torch.float64)
+    return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + eps_as_f32) * weight
 
 
 def silu_mul(gate: Tensor, up: Tensor, rounding: str, dtype: torch.dtype) -> Tensor:
@@ -62,7 +63,7 @@ def expected(op: str, tensors: Mapping[str, Tensor], rounding: str, eps: float |
     """The float64 output of an op on named tensors in their storage types."""
     wide = {name: tensor.to(torch.float64) for name, tensor in tensors.items()}
     if op == "silu_mul":
-        return silu_mul(wide["gate"], wide["up"], rounding, tensors["gate"].dtype)
+        return silu_mul(wide["gate"], wide["up"], KEEP_F32, tensors["gate"].dtype)
     dtype = tensors["x"].dtype
     n = wide["x"]
     if "norm_weight" in wide:
@@ -78,9 +79,7 @@ def expected(op: str, tensors: Mapping[str, Tensor], rounding: str, eps: float |
 
 
 def unfused(op: str, tensors: Mapping[str, Tensor], eps: float | None) -> Tensor:
-    """What plain PyTorch code gives, all of it in the storage type."""
-    if op == "silu_mul":
-        return functional.silu(tensors["gate"]) * tensors["up"]
+    """What plain PyTorch code gives for an MLP, all of it in the storage type."""
     n = tensors["x"]
     if "norm_weight" in tensors:
         n = functional.rms_norm(n, n.shape[-1:], tensors["norm_weight"], eps)
