@@ -2,5 +2,6 @@
 
 mod bad_input;
 mod conformance;
+mod goldens;
 mod properties;
 mod support;
