@@ -4,4 +4,5 @@ mod bad_input;
 mod conformance;
 mod goldens;
 mod properties;
+mod readme;
 mod support;
