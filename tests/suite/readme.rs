@@ -23,7 +23,7 @@ fn readme_lists_the_operations() {
             optional.chain(parameters).map(|name| format!("`{name}`")).collect();
         writeln!(
             table,
-            "| `{}` | `{}` | {} | {} |",
+            "| `{}` | `{}` | {} | yes | yes | yes | yes | {} |",
             info.name,
             info.summary,
             dtypes.join(", "),
