@@ -61,7 +61,9 @@ def missing(wanted: dict[str, str]) -> list[str]:
 def provide(requirements_name: str) -> None:
     """Makes the packages of a requirements file importable, by installing them if that is what it takes."""
     if sys.version_info < OLDEST_PYTHON:
-        raise SystemExit(f"Python {'.'.join(map(str, OLDEST_PYTHON))} or later is needed, this is {sys.version.split()[0]}")
+        raise SystemExit(
+            f"Python {'.'.join(map(str, OLDEST_PYTHON))} or later is needed, this is {sys.version.split()[0]}"
+        )
     wanted = pins(HERE / requirements_name)
     if not missing(wanted):
         return

@@ -22,19 +22,20 @@ import tempfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import environment
 
 environment.provide("requirements-torch.txt")
 
-import numpy  # noqa: E402
-import safetensors.torch  # noqa: E402
-import torch  # noqa: E402
-from safetensors import SafetensorError, safe_open  # noqa: E402
-from torch import Tensor  # noqa: E402
+import numpy
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
-import mlp_reference  # noqa: E402
-from mlp_reference import KEEP_F32, ROUND_GATE_UP  # noqa: E402
+import mlp_reference
+from mlp_reference import KEEP_F32, ROUND_GATE_UP
 
 GOLDENS = Path(__file__).resolve().parent.parent / "tests" / "data" / "goldens_silu_mlp.safetensors"
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
@@ -68,14 +69,14 @@ def case_list() -> list[Case]:
     types = [("f32", "f32", KEEP_F32)]
     types += [(dtype, dtype, rounding) for dtype in ("f16", "bf16") for rounding in (KEEP_F32, ROUND_GATE_UP)]
     for activation, weight, rounding in types:
-        both = {"activation": activation, "weight": weight, "rounding": rounding}
+        both: dict[str, Any] = {"activation": activation, "weight": weight, "rounding": rounding}
         suffix = activation if rounding == KEEP_F32 else f"{activation}_{rounding}"
         if rounding == KEEP_F32:  # silu_mul has nothing to round before its result
             cases.append(Case("silu_mul", f"odd_{suffix}", rows=3, ffn=33, scale=4.0, **both))
             cases.append(Case("silu_mul", f"large_{suffix}", rows=2, ffn=65, scale=1e4, **both))
             cases.append(Case("silu_mul", f"edges_{suffix}", rows=1, ffn=0, **both))
         for op in ("gated_mlp", "silu_mlp"):
-            options = {"norm": True, "residual": True}
+            options: dict[str, Any] = {"norm": True, "residual": True}
             cases += [
                 Case(op, f"one_{suffix}", rows=1, hidden=1, ffn=1, **both),
                 Case(op, f"plain_{suffix}", rows=1, hidden=33, ffn=19, **both),

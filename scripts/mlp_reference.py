@@ -4,8 +4,8 @@
     h   = round(silu(n Wg^T + bg) * (n Wu^T + bu))             silu_mlp: round(silu(n Wu^T + bu))
     out = residual + h Wd^T + bd                               not rounded
 
-eps is an f32. `round` is one rounding, to nearest even, to the type of the activations. With `round_gate_up`, the two projections and
-then silu of the first are rounded too, which is what unfused PyTorch code does in that type.
+eps is an f32. `round` is one rounding, to nearest even, to the type of the activations. With `round_gate_up`, the two
+projections and then silu of the first are rounded too, which is what unfused PyTorch code does in that type.
 """
 
 from __future__ import annotations
@@ -67,6 +67,8 @@ def expected(op: str, tensors: Mapping[str, Tensor], rounding: str, eps: float |
     dtype = tensors["x"].dtype
     n = wide["x"]
     if "norm_weight" in wide:
+        if eps is None:
+            raise ValueError("a norm needs eps")
         n = round_once(rms_norm(n, wide["norm_weight"], eps), dtype)
     up = functional.linear(n, wide["up_weight"], wide.get("up_bias"))
     if op == "gated_mlp":

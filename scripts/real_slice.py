@@ -1,16 +1,19 @@
 #!/usr/bin/env python3
 """Slices of a real model's MLPs, with the real hidden states that enter them.
 
-    python3 scripts/real_slice.py MODEL_DIR    # writes tests/data/smollm2_layer_*.safetensors; MODEL_DIR as smollm2.py makes it
-    python3 scripts/real_slice.py --check      # recomputes `out` from the stored tensors; exit 1 if one differs (no model needed)
+    python3 scripts/real_slice.py MODEL_DIR            # writes tests/data/smollm2_layer_*.safetensors
+    python3 scripts/real_slice.py --check              # recomputes `out` from the stored tensors; exit 1 if one differs
     python3 scripts/real_slice.py --check MODEL_DIR    # compares the stored weights with the model's besides
 
+MODEL_DIR is a folder that scripts/smollm2.py wrote.
+
 One file a layer, its tensors named as `siluette run gated_mlp` names them: x (what enters the MLP's norm, for the first
-tokens of a prompt), norm_weight, residual (equal to x, as in the model), gate_weight and up_weight (some rows), down_weight (the
-same columns), all bf16; and out, f32, from a float64 computation with the roundings of mlp_reference.py (keep_f32).
+tokens of a prompt), norm_weight, residual (equal to x, as in the model), gate_weight and up_weight (some rows),
+down_weight (the same columns), all bf16; and out, f32, from a float64 computation with the roundings of
+mlp_reference.py (keep_f32).
 
 Layers: 0, where x is so small that eps counts, and 28, where the first token carries the model's massive activations
-(x beyond 24,000, h beyond 2,000). Of the 1,536 rows the block of 192 with the largest h is taken.
+(x beyond 24,000, h beyond 2,000). Of the 1,536 rows, the block of 192 with the largest h is taken.
 """
 
 from __future__ import annotations
@@ -24,13 +27,13 @@ import environment
 
 environment.provide("requirements-torch.txt")
 
-import torch  # noqa: E402
-from safetensors import SafetensorError, safe_open  # noqa: E402
-from torch import Tensor  # noqa: E402
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
-import goldens  # noqa: E402
-import mlp_reference  # noqa: E402
-import smollm2  # noqa: E402
+import goldens
+import mlp_reference
+import smollm2
 
 LAYERS = (0, 28)
 ROWS_KEPT = 192
@@ -131,9 +134,13 @@ def differences(path: Path, layer: int, model_dir: Path | None) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, nargs="?", metavar="MODEL_DIR", help="a folder that smollm2.py wrote, in bf16")
+    parser.add_argument(
+        "model", type=Path, nargs="?", metavar="MODEL_DIR", help="a folder that smollm2.py wrote, in bf16"
+    )
     parser.add_argument("--check", action="store_true", help="check the stored files instead of writing them")
-    parser.add_argument("--folder", type=Path, default=goldens.GOLDENS.parent, help="of the files (default: %(default)s)")
+    parser.add_argument(
+        "--folder", type=Path, default=goldens.GOLDENS.parent, help="of the files (default: %(default)s)"
+    )
     arguments = parser.parse_args()
     if arguments.model is None and not arguments.check:
         parser.error("MODEL_DIR is needed to write the slices")

