@@ -27,8 +27,7 @@ pub fn build() {
     let compiler = Nvcc::from_environment();
     let mut code = String::from("pub(crate) static SOURCES: &[Source] = &[\n");
     for family in folders(&kernels) {
-        let headers: Vec<PathBuf> =
-            shared.iter().cloned().chain(files(&family, "cuh")).collect();
+        let headers: Vec<PathBuf> = shared.iter().cloned().chain(files(&family, "cuh")).collect();
         for source in files(&family, "cu") {
             let images = compiler.iter().flat_map(|nvcc| nvcc.compile(&kernels, &source, &out));
             write_source(&mut code, &source, &headers, images);

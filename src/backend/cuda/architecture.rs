@@ -125,7 +125,9 @@ mod tests {
         let fitness = |text: &str, device| text.parse::<Architecture>().unwrap().fitness(device);
         assert!(fitness("90a", (9, 0)) > fitness("90", (9, 0)));
         assert!(fitness("86", (8, 9)) > fitness("80", (8, 9)));
-        for (text, device) in [("86", (8, 0)), ("90a", (10, 0)), ("80", (9, 0)), ("compute_80", (8, 0))] {
+        for (text, device) in
+            [("86", (8, 0)), ("90a", (10, 0)), ("80", (9, 0)), ("compute_80", (8, 0))]
+        {
             assert_eq!(fitness(text, device), None, "{text}");
         }
         assert!("sm_".parse::<Architecture>().is_err());

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use cudarc::driver::sys::CUdeviceptr;
 use cudarc::driver::{CudaStream, SyncOnDrop};
 
+use super::Cuda;
 use super::driver::device_error;
 use super::region::Region;
 use super::tensor::{CudaTensor, CudaTensorMut, CudaWorkspace};
-use super::Cuda;
 use crate::error::{Backend, Error, Problem};
 use crate::layout::{HasLayout as _, Layout};
 
@@ -120,9 +120,7 @@ impl<'s> Binder<'s> {
     {
         match tensor {
             Some(tensor) => self.input(name, tensor),
-            None => {
-                Ok(Pointer { address: 0, row_stride: 0, vectorisable: true, _guard: None })
-            }
+            None => Ok(Pointer { address: 0, row_stride: 0, vectorisable: true, _guard: None }),
         }
     }
 

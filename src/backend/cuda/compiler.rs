@@ -145,9 +145,8 @@ impl Compiler {
         architecture: Architecture,
     ) -> Result<Image, Error> {
         let action = || format!("compiling {} for {architecture} with NVRTC", source.name);
-        let program = OpenProgram::new(&self.functions, source).map_err(|error| {
-            self.functions.error(action(), error, String::new())
-        })?;
+        let program = OpenProgram::new(&self.functions, source)
+            .map_err(|error| self.functions.error(action(), error, String::new()))?;
         let options = Compiler::options(architecture);
         let compiled = program.compile(&options);
         let log = program.get(self.functions.log).unwrap_or_default();
@@ -165,7 +164,8 @@ impl Compiler {
 fn default_names() -> Vec<OsString> {
     let versions = [13, 12, 11];
     let names: Vec<String> = if cfg!(windows) {
-        let version = |major: u32| [format!("nvrtc64_{major}0_0.dll"), format!("nvrtc64_{major}.dll")];
+        let version =
+            |major: u32| [format!("nvrtc64_{major}0_0.dll"), format!("nvrtc64_{major}.dll")];
         versions.into_iter().flat_map(version).chain(["nvrtc.dll".to_owned()]).collect()
     } else {
         let version = |major: u32| format!("libnvrtc.so.{major}");

@@ -93,7 +93,8 @@ impl CudaDevice {
 
 /// At least one byte, since CUDA allocates no empty memory.
 fn upload(stream: &Arc<CudaStream>, bytes: &[u8]) -> Result<CudaSlice<u8>, DriverError> {
-    stream.clone_htod(if bytes.is_empty() { &[0] } else { bytes })
+    let bytes = if bytes.is_empty() { &[0u8][..] } else { bytes };
+    stream.clone_htod(bytes)
 }
 
 struct CudaLoaded<O> {

@@ -52,7 +52,7 @@ pub use launch::CudaPlan;
 pub use options::{CudaOptions, KernelCache};
 pub use tensor::{CudaTensor, CudaTensorMut, CudaWorkspace, DeviceElement};
 
-pub use crate::ops::silu_mlp::cuda::{MlpDispatch, MlpKernel};
+pub use crate::ops::silu_mlp::mlp::cuda::strategy::{MlpDispatch, MlpKernel};
 
 use crate::error::{Backend, Error};
 use crate::layout::Layout;

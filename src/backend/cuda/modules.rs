@@ -88,7 +88,9 @@ impl Modules {
             return Err(Error::Unsupported {
                 op: kernel.name,
                 backend: Backend::Cuda,
-                reason: format!("{kernel} needs {total} bytes of shared memory a block; limit {limit}"),
+                reason: format!(
+                    "{kernel} needs {total} bytes of shared memory a block; limit {limit}"
+                ),
                 remedy: "use another kernel, see CudaOptions".into(),
             });
         }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::ops::silu_mlp::cuda::MlpDispatch;
+use crate::ops::silu_mlp::mlp::cuda::strategy::MlpDispatch;
 
 /// Options of [`Cuda`](super::Cuda). The defaults suit an engine.
 ///

@@ -105,7 +105,8 @@ mod tests {
 
     #[test]
     fn drift_between_header_and_struct_is_noticed() {
-        let header = "struct Sample {\n  const void* x; // read\n\n  void* y;\n  int32_t rows;\n};\n";
+        let header =
+            "struct Sample {\n  const void* x; // read\n\n  void* y;\n  int32_t rows;\n};\n";
         assert_matches_header::<Sample>(header);
         for drift in [
             header.replace("rows", "columns"),

@@ -17,7 +17,12 @@ impl Region {
     /// A block of bytes without gaps.
     pub fn block(pointer: CUdeviceptr, bytes: usize) -> Region {
         let bytes = bytes as u64;
-        Region { start: pointer, end: pointer.saturating_add(bytes), pitch: bytes, row_bytes: bytes }
+        Region {
+            start: pointer,
+            end: pointer.saturating_add(bytes),
+            pitch: bytes,
+            row_bytes: bytes,
+        }
     }
 
     /// A tensor's elements. Only matrices have gaps here; others count as one block from first to last element.
@@ -65,9 +70,13 @@ mod tests {
     #[test]
     fn blocks_overlap_by_their_ranges() {
         let block = Region::block(1000, 100);
-        for (pointer, bytes, overlaps) in
-            [(900, 100, false), (900, 101, true), (1050, 1, true), (1099, 5, true), (1100, 9, false)]
-        {
+        for (pointer, bytes, overlaps) in [
+            (900, 100, false),
+            (900, 101, true),
+            (1050, 1, true),
+            (1099, 5, true),
+            (1100, 9, false),
+        ] {
             assert_eq!(block.overlaps(&Region::block(pointer, bytes)), overlaps, "{pointer}");
             assert_eq!(Region::block(pointer, bytes).overlaps(&block), overlaps, "{pointer}");
         }

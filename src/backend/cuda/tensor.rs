@@ -4,9 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use cudarc::driver::sys::CUdeviceptr;
-use cudarc::driver::{CudaStream, DevicePtr, DevicePtrMut, DeviceSlice, SyncOnDrop};
+use cudarc::driver::{CudaStream, DevicePtr, DevicePtrMut, SyncOnDrop};
 
-use crate::dtype::{DType, Element};
+use crate::dtype::Element;
 use crate::error::{Error, Problem};
 use crate::layout::{HasLayout, Layout};
 
@@ -70,14 +70,7 @@ macro_rules! device_data {
     };
 }
 
-device_data!(
-    F32(f32),
-    F16(crate::f16),
-    BF16(crate::bf16),
-    U8(u8),
-    I32(i32),
-    U32(u32),
-);
+device_data!(F32(f32), F16(crate::f16), BF16(crate::bf16), U8(u8), I32(i32), U32(u32),);
 
 /// A Rust type that a tensor in device memory can hold. Sealed.
 pub trait DeviceElement: Element + sealed::Erase {}
@@ -96,7 +89,9 @@ pub struct Erased<'a>(Source<'a>);
 /// A slice to be written, without its element type.
 pub struct ErasedMut<'a>(SourceMut<'a>);
 
-fn guarded((pointer, guard): (CUdeviceptr, SyncOnDrop<'_>)) -> (CUdeviceptr, Option<SyncOnDrop<'_>>) {
+fn guarded(
+    (pointer, guard): (CUdeviceptr, SyncOnDrop<'_>),
+) -> (CUdeviceptr, Option<SyncOnDrop<'_>>) {
     (pointer, Some(guard))
 }
 
