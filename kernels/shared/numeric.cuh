@@ -86,7 +86,8 @@ __device__ __forceinline__ void load_floats(const T* row, int column, int column
 }
 
 // N consecutive floats, each rounded once, to a 16-byte aligned address.
-template <class T, int N> __device__ __forceinline__ void store_floats_aligned(T* destination, const float (&value)[N]) {
+template <class T, int N>
+__device__ __forceinline__ void store_floats_aligned(T* destination, const float (&value)[N]) {
 #pragma unroll
     for (int first = 0; first < N; first += CHUNK<T>) {
         float part[CHUNK<T>];

@@ -131,7 +131,7 @@ __device__ __forceinline__ void down_gemv(const DownParams& p, int64_t token0, f
 }
 
 #define DOWN_GEMV_KERNEL(NAME, A, W)                                                                                  \
-    extern "C" __global__ void __launch_bounds__(GEMV_THREADS, 4) NAME(const __grid_constant__ DownParams p) {           \
+    extern "C" __global__ void __launch_bounds__(GEMV_THREADS, 4) NAME(const __grid_constant__ DownParams p) {        \
         SHARED_ARRAY(float, scratch, [GEMV_WARPS * GEMV_ROWS * GEMV_TOKENS]);                                         \
         const int token0 = int(blockIdx.x) * GEMV_TOKENS;                                                             \
         if (token0 + 1 < p.rows) {                                                                                    \

@@ -168,7 +168,7 @@ __device__ __forceinline__ void gate_up_gemv(const GateUpParams& p, int64_t toke
 }
 
 #define GATE_UP_GEMV_KERNEL(NAME, A, W, MATRICES)                                                                     \
-    extern "C" __global__ void __launch_bounds__(GEMV_THREADS, 4) NAME(const __grid_constant__ GateUpParams p) {         \
+    extern "C" __global__ void __launch_bounds__(GEMV_THREADS, 4) NAME(const __grid_constant__ GateUpParams p) {      \
         constexpr int ROWS = MATRICES * GEMV_FEATURES_PER_WARP;                                                       \
         DYNAMIC_SHARED(dynamic_shared);                                                                               \
         SHARED_ARRAY(float, scratch, [GEMV_WARPS]);                                                                   \

@@ -1,4 +1,4 @@
-// The MLPs for 3 to 64 tokens on tensor cores: the weights are read once, at the pace of memory.
+// The MLPs for 3 to 64 tokens on tensor cores: every block reads its weights once, for all tokens.
 //
 // gated_mlp_gate_up_skinny<T>  h[m,f] = silu(n[m,:] . Wg[f,:] + bg[f]) * (n[m,:] . Wu[f,:] + bu[f])
 // silu_mlp_up_skinny<T>        h[m,f] = silu(n[m,:] . Wg[f,:] + bg[f])
@@ -7,13 +7,14 @@
 // n  [M, H], h  [M, F], residual  [M, H], Wg, Wu  [F, H], Wd  [H, F]  all f16 or all bf16      out  f32, f16 or bf16
 // Rows and pointers 16-byte aligned, H (first half) or F (second half) a multiple of 8.
 //
-// grid  (ceil(M / T), ceil(rows / 16R))   block 128 = 4 warps; T = 8, 16, 32, 64 tokens, R tiles of 16 weight rows
+// grid  (ceil(M / T), ceil(N / 8R) gated or ceil(N / 16R) others)   block 128 = 4 warps; N = F or H, the weights' rows;
+//       T = 8, 16, 32, 64 tokens and R tiles of 16 weight rows a block
 // shared  STAGES * (16R + T) * DEPTH * 2 dynamic: a ring of cp.async stages; the sums across warps reuse it
-// Weights are the A operand of m16n8k16, tokens the B operand: few tokens waste no rows of the instruction. A gated tile
-// holds 8 rows of Wg above the same 8 of Wu; an accumulator's rows r and r + 8 belong to one thread, so gate meets up
-// without a shuffle. With one matrix a tile is 16 consecutive rows.
+// Weights are the A operand of m16n8k16, tokens the B operand: few tokens waste little of the instruction. A gated
+// tile holds 8 rows of Wg above the same 8 of Wu; an accumulator's rows r and r + 8 belong to one thread, so gate
+// meets up without a shuffle. With one matrix a tile is 16 consecutive rows.
 // The four warps take turns along the depth and add up warp 0 to 3: deterministic, independent of the other tokens.
-// Swizzle: 16-byte chunk c of a row r lies at c ^ (r % 8), so the 8 rows of an ldmatrix matrix are in 8 different banks.
+// Swizzle: 16-byte chunk c of row r lies at c ^ (r % 8), so the 8 rows of an ldmatrix matrix meet no bank twice.
 #include "device.cuh"
 #include "numeric.cuh"
 #include "params.cuh"
@@ -186,7 +187,8 @@ __device__ __forceinline__ const float4* skinny_product(const SkinnyProblem& pro
 }
 
 // Adds a fragment's sums, warp 0 to 3: values of rows g and g + 8 of its tile, tokens 2t and 2t + 1.
-template <class Shape> __device__ __forceinline__ void skinny_total(const float4* sums, int fragment, float (&total)[4]) {
+template <class Shape>
+__device__ __forceinline__ void skinny_total(const float4* sums, int fragment, float (&total)[4]) {
     float4 value = sums[fragment * 32 + int(threadIdx.x) % 32];
 #pragma unroll
     for (int warp = 1; warp < SKINNY_WARPS; ++warp) {

@@ -1,4 +1,4 @@
-// The MLPs for prefill on tensor cores, sm_80 and later: a multistage cp.async GEMM with the activation in its epilogue.
+// The MLPs for prefill on tensor cores, sm_80 and later: a multistage cp.async GEMM, the activation in its epilogue.
 //
 // gated_mlp_gate_up_tile  h[m,f] = silu(n[m,:] . Wg[f,:] + bg[f]) * (n[m,:] . Wu[f,:] + bu[f])
 // silu_mlp_up_tile        h[m,f] = silu(n[m,:] . Wg[f,:] + bg[f])
@@ -15,7 +15,7 @@
 // 64 rows and the next 64. A warp owns 64 tokens x 32 rows of each panel, so gate meets up in a thread's registers.
 // Tokens run fastest through the grid: neighbours share their weights, and the weights come from DRAM once.
 // Swizzle: a row is four 16-byte chunks; chunk c of row r lies at c ^ (r / 2 % 4), so that the 8 rows of an ldmatrix
-// matrix are in 8 different banks.
+// matrix meet no bank twice.
 // Sums in f32 along the depth in order, splits in order: deterministic.
 #include "device.cuh"
 #include "numeric.cuh"
@@ -57,7 +57,8 @@ template <class T> struct TileOperand {
     }
 
     // ROWS rows at depth `start` into the stage; rows and columns outside arrive as zeros, nothing is read for them.
-    template <int ROWS> __device__ __forceinline__ void copy(int start, int depth, const T* stage, int first_row) const {
+    template <int ROWS>
+    __device__ __forceinline__ void copy(int start, int depth, const T* stage, int first_row) const {
         const int chunk = int(threadIdx.x) % TILE_CHUNKS;
         const bool column_exists = start + chunk * 8 < depth;
 #pragma unroll
