@@ -2,6 +2,10 @@
 
 mod bad_input;
 mod conformance;
+#[cfg(feature = "cuda")]
+mod cuda_kernels;
+#[cfg(feature = "cuda")]
+mod cuda_support;
 mod goldens;
 mod properties;
 mod readme;

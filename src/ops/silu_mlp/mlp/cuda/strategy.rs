@@ -126,7 +126,7 @@ impl Half {
             Some(MlpKernel::Plain) => return Ok(Choice::Plain),
             Some(MlpKernel::Skinny) => return needs_tensor_cores(Choice::Skinny(skinny_rows)),
             Some(MlpKernel::Tile) => return needs_tensor_cores(Choice::Tile),
-            Some(MlpKernel::Wgmma) => return Err("a later version of this crate"),
+            Some(MlpKernel::Wgmma) => return Err("kernels that this version does not have"),
             None => {}
         }
         let gemv_rows = match self.activation {
