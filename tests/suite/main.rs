@@ -3,6 +3,10 @@
 mod bad_input;
 mod conformance;
 #[cfg(feature = "cuda")]
+mod cuda_enqueue;
+#[cfg(feature = "cuda")]
+mod cuda_images;
+#[cfg(feature = "cuda")]
 mod cuda_kernels;
 #[cfg(feature = "cuda")]
 mod cuda_support;
