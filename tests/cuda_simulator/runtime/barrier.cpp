@@ -7,7 +7,9 @@ namespace simulator {
 
 namespace {
 
-bool same_site(Site a, Site b) { return a.line == b.line && strcmp(a.file, b.file) == 0; }
+// Almost always the same pointer; not always, as each file of kernels has its own literals.
+bool same_text(const char* a, const char* b) { return a == b || strcmp(a, b) == 0; }
+bool same_site(Site a, Site b) { return a.line == b.line && same_text(a.file, b.file); }
 
 void check_block_barrier(const BlockBarrier& barrier, int number, unsigned threads, Site site) {
     const size_t all = block.fibers.size();
@@ -55,7 +57,7 @@ WarpCollective& find_collective(uint32_t mask, const char* operation, Site site)
             continue;
         }
         if (collective.mask == mask) {
-            if (strcmp(collective.operation, operation) == 0 && same_site(collective.site, site)) return collective;
+            if (same_text(collective.operation, operation) && same_site(collective.site, site)) return collective;
             fail("divergent warp operation: %s at %s:%d, but others wait in %s at %s:%d", operation, site.file,
                  site.line, collective.operation, collective.site.file, collective.site.line);
         }
@@ -102,9 +104,9 @@ void warp_collective(uint32_t mask, const char* operation, Site site, void* argu
     }
     const unsigned first_fiber = self.warp * WARP_THREADS;
     WarpCollective& collective = find_collective(mask, operation, site);
+    if (collective.arrived == 0) ignore_missing_lanes(collective, first_fiber, site);
     collective.arguments[self.lane] = argument;
     collective.arrived |= 1u << self.lane;
-    ignore_missing_lanes(collective, first_fiber, site);
     if (collective.arrived != mask) {
         block_current(operation, site);
         return;
@@ -112,7 +114,8 @@ void warp_collective(uint32_t mask, const char* operation, Site site, void* argu
     // Copied, because a woken lane may start the next collective in the same place.
     const WarpCollective complete = collective;
     collective.arrived = 0;
-    std::vector<unsigned> lanes;
+    static std::vector<unsigned> lanes; // kept for its memory
+    lanes.clear();
     uint32_t present = 0;
     for (unsigned lane = 0; lane < WARP_THREADS; lane++) {
         if (!(mask >> lane & 1) || first_fiber + lane >= block.fibers.size()) continue;
@@ -131,7 +134,7 @@ void warpgroup_collective(const char* operation, Site site, void* argument, Warp
         collective.operation = operation;
         collective.site = site;
         collective.arguments.assign(WARPGROUP_THREADS, nullptr);
-    } else if (strcmp(collective.operation, operation) != 0 || !same_site(collective.site, site)) {
+    } else if (!same_text(collective.operation, operation) || !same_site(collective.site, site)) {
         fail("divergent warpgroup operation: %s at %s:%d, but others wait in %s at %s:%d", operation, site.file,
              site.line, collective.operation, collective.site.file, collective.site.line);
     }

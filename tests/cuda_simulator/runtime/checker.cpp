@@ -66,13 +66,19 @@ std::string source_line(const Location& location) {
     dladdr(location.instruction, &library);
     const long offset = static_cast<const char*>(location.instruction) - static_cast<const char*>(library.dli_fbase);
     char command[512];
-    snprintf(command, sizeof command, "addr2line -e %s %#lx", library.dli_fname, offset - 1);
-    char line[512] = "an unknown line";
-    if (FILE* output = popen(command, "r")) {
-        if (fgets(line, sizeof line, output)) line[strcspn(line, "\n")] = 0;
-        pclose(output);
+    snprintf(command, sizeof command, "addr2line -i -e %s %#lx", library.dli_fname, offset - 1);
+    FILE* output = popen(command, "r");
+    if (!output) return "an unknown line";
+    // Innermost first; the kernel's line says more than that of the helper that was inlined into it.
+    std::string chosen = "an unknown line";
+    char line[512];
+    while (fgets(line, sizeof line, output)) {
+        line[strcspn(line, "\n")] = 0;
+        chosen = line;
+        if (!strstr(line, "/include/simulator/")) break;
     }
-    return line;
+    pclose(output);
+    return chosen;
 }
 
 void report(const char* kind, const void* pointer, const Location& location, int other_thread) {

@@ -16,6 +16,7 @@ namespace {
 
 const size_t ALIGNMENT = 256;
 const size_t FENCE_BYTES = 256;
+const size_t FENCED_AHEAD_BYTES = 1 << 20;
 const size_t QUARANTINE_BYTES = 16 << 20;
 
 struct Range {
@@ -30,6 +31,7 @@ std::map<size_t, size_t> live_allocations; // offset to the bytes asked for
 std::deque<Range> quarantine;
 size_t quarantined_bytes = 0;
 size_t used_bytes = 0;
+size_t fenced_bytes = 0; // the start of the heap that AddressSanitizer has been told about
 
 // An allocation's share of the heap: its bytes, rounded up, and the fence behind them.
 size_t footprint(size_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT + FENCE_BYTES; }
@@ -38,8 +40,15 @@ void initialise_heap() {
     if (heap) return;
     heap = reserve_memory(DEVICE_BYTES);
     memset(heap, FENCE, FENCE_BYTES);
-    make_unaddressable(heap, DEVICE_BYTES);
     free_ranges[FENCE_BYTES] = DEVICE_BYTES - FENCE_BYTES;
+}
+
+// Telling it about the whole heap at once would touch a gigabyte of its shadow.
+void make_unaddressable_up_to(size_t end) {
+    end = std::min(end + FENCED_AHEAD_BYTES, DEVICE_BYTES);
+    if (end <= fenced_bytes) return;
+    make_unaddressable(heap + fenced_bytes, end - fenced_bytes);
+    fenced_bytes = end;
 }
 
 void give_back(Range range) {
@@ -121,6 +130,7 @@ void* device_allocate(size_t bytes) {
         shrink_quarantine(0);
         if (!take_range(total, offset)) return nullptr;
     }
+    make_unaddressable_up_to(offset + total);
     make_addressable(heap + offset, total);
     memset(heap + offset, POISON, bytes);
     memset(heap + offset + bytes, FENCE, total - bytes);

@@ -109,7 +109,9 @@ void issue_product(void* const* arguments, Warpgroup& group) {
             fail("wgmma: the threads' descriptors differ");
         }
     }
-    if (takes_effect_at_issue()) {
+    // Products of one warpgroup happen in the order of their issue.
+    const bool none_pending = group.open_products.empty() && group.committed_products.empty();
+    if (takes_effect_at_issue() && none_pending) {
         run_product(threads);
     } else {
         group.open_products.push_back([threads] { run_product(threads); });
