@@ -15,12 +15,13 @@ pub fn check(module: &Module) -> Result<naga::Module, Problem> {
     // unpack2x16float: in every WebGPU implementation, missing from some OpenGL ones.
     let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     capabilities.set(Capabilities::SUBGROUP, module.subgroups);
-    let info =
-        Validator::new(ValidationFlags::all(), capabilities).validate(&parsed).map_err(|error| {
+    let info = Validator::new(ValidationFlags::all(), capabilities).validate(&parsed).map_err(
+        |error| {
             let spans: Vec<_> = error.spans().filter_map(|(span, _)| span.to_range()).collect();
             let offset = spans.last().map_or(0, |span| span.start);
             module.problem(offset, chain(error.as_inner()))
-        })?;
+        },
+    )?;
     if let [entry] = parsed.entry_points.as_slice() {
         translate(module, &parsed, &info, &entry.name)?;
         return Ok(parsed);

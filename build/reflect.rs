@@ -88,9 +88,10 @@ fn parameters(module: &naga::Module, ty: Handle<naga::Type>) -> Result<Vec<Field
 
 fn constants(module: &naga::Module) -> Result<Vec<Constant>, String> {
     // Array sizes that are expressions appear as overrides without names.
-    let named = module.overrides.iter().filter_map(|(_, constant)| {
-        constant.name.as_ref().map(|name| (name.clone(), constant))
-    });
+    let named = module
+        .overrides
+        .iter()
+        .filter_map(|(_, constant)| constant.name.as_ref().map(|name| (name.clone(), constant)));
     named
         .map(|(name, constant)| {
             let kind = scalar(module, constant.ty).ok_or_else(|| format!("{name}: its type"))?;

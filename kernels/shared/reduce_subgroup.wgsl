@@ -6,9 +6,8 @@
 var<workgroup> subgroup_sums: array<vec4<f32>, THREADS / 4u * $capacity>;
 var<workgroup> totals: array<vec4<f32>, $capacity>;
 
+// Only what differs between invocations: a struct counts as non-uniform as a whole.
 struct Invocation {
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) thread: u32,
     @builtin(subgroup_invocation_id) lane: u32,
     @builtin(subgroup_id) subgroup: u32,

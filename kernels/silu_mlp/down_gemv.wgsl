@@ -49,8 +49,12 @@ struct Parameters {
 #import shared/reduce_$reduce.wgsl capacity=8u
 
 @compute @workgroup_size(THREADS)
-fn down_gemv(invocation: Invocation) {
-    let index = launch_index(invocation.workgroup, invocation.workgroups);
+fn down_gemv(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    invocation: Invocation,
+) {
+    let index = launch_index(workgroup, workgroups);
     if (index >= parameters.workgroups) {
         return;
     }

@@ -102,8 +102,12 @@ fn products(rows: array<Eight, 4>, n: Eight) -> vec4<f32> {
 }
 
 @compute @workgroup_size(THREADS)
-fn gate_up_gemv(invocation: Invocation) {
-    let index = launch_index(invocation.workgroup, invocation.workgroups);
+fn gate_up_gemv(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    invocation: Invocation,
+) {
+    let index = launch_index(workgroup, workgroups);
     if (index >= parameters.workgroups) {
         return;
     }

@@ -35,8 +35,12 @@ struct Parameters {
 #import shared/reduce_$reduce.wgsl capacity=1u
 
 @compute @workgroup_size(THREADS)
-fn rms_norm(invocation: Invocation) {
-    let token = launch_index(invocation.workgroup, invocation.workgroups);
+fn rms_norm(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    invocation: Invocation,
+) {
+    let token = launch_index(workgroup, workgroups);
     if (token >= parameters.tokens) {
         return;
     }
