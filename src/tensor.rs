@@ -27,7 +27,15 @@ macro_rules! host_data {
             }
         }
 
-        impl DataMut<'_> {
+        impl<'a> DataMut<'a> {
+            fn from_bytes(
+                dtype: DType,
+                bytes: &'a mut [u8],
+            ) -> Result<DataMut<'a>, bytemuck::PodCastError> {
+                Ok(match dtype {
+                    $(DType::$variant => DataMut::$variant(bytemuck::try_cast_slice_mut(bytes)?)),*
+                })
+            }
             fn reborrow(&mut self) -> DataMut<'_> {
                 match self { $(DataMut::$variant(data) => DataMut::$variant(data)),* }
             }
@@ -102,20 +110,8 @@ impl<'a> TensorRef<'a> {
     /// [`Problem::Alignment`] if `bytes` does not start on a multiple of the element size or does not
     /// hold whole elements, [`Problem::Length`] if it is too short.
     pub fn from_bytes(bytes: &'a [u8], layout: Layout) -> Result<TensorRef<'a>, Error> {
-        let data = Data::from_bytes(layout.dtype(), bytes).map_err(|error| {
-            Error::argument(
-                "tensor",
-                "bytes",
-                Problem::Alignment,
-                format_args!(
-                    "whole elements of {}, aligned to {}",
-                    layout.dtype(),
-                    layout.dtype().size()
-                ),
-                error,
-                "copy the bytes into an aligned buffer",
-            )
-        })?;
+        let data =
+            Data::from_bytes(layout.dtype(), bytes).map_err(|error| misaligned(&layout, error))?;
         check_length(&layout, data.len())?;
         Ok(TensorRef { layout, data })
     }
@@ -171,17 +167,19 @@ impl<'a> TensorMut<'a> {
         TensorMut::from_layout(data, Layout::strided(T::DTYPE, shape, strides)?)
     }
 
-    fn from_layout<T: Element>(data: &'a mut [T], layout: Layout) -> Result<TensorMut<'a>, Error> {
-        check_length(&layout, data.len())?;
-        let data = match T::DTYPE {
-            DType::F32 => DataMut::F32(bytemuck::cast_slice_mut(data)),
-            DType::F16 => DataMut::F16(bytemuck::cast_slice_mut(data)),
-            DType::BF16 => DataMut::BF16(bytemuck::cast_slice_mut(data)),
-            DType::U8 => DataMut::U8(bytemuck::cast_slice_mut(data)),
-            DType::I32 => DataMut::I32(bytemuck::cast_slice_mut(data)),
-            DType::U32 => DataMut::U32(bytemuck::cast_slice_mut(data)),
-        };
+    /// A view of raw bytes.
+    ///
+    /// # Errors
+    /// As [`TensorRef::from_bytes`].
+    pub fn from_bytes(bytes: &'a mut [u8], layout: Layout) -> Result<TensorMut<'a>, Error> {
+        check_length(&layout, bytes.len() / layout.dtype().size())?;
+        let data = DataMut::from_bytes(layout.dtype(), bytes)
+            .map_err(|error| misaligned(&layout, error))?;
         Ok(TensorMut { layout, data })
+    }
+
+    fn from_layout<T: Element>(data: &'a mut [T], layout: Layout) -> Result<TensorMut<'a>, Error> {
+        TensorMut::from_bytes(bytemuck::cast_slice_mut(data), layout)
     }
 
     /// The elements of the whole span, gaps included, if `T` is the tensor's type.
@@ -320,6 +318,18 @@ fn offsets(layout: &Layout) -> impl Iterator<Item = usize> + use<> {
         }
         at
     })
+}
+
+fn misaligned(layout: &Layout, error: bytemuck::PodCastError) -> Error {
+    let dtype = layout.dtype();
+    Error::argument(
+        "tensor",
+        "bytes",
+        Problem::Alignment,
+        format_args!("whole elements of {dtype}, aligned to {} bytes", dtype.size()),
+        error,
+        "copy the bytes into an aligned buffer",
+    )
 }
 
 fn check_length(layout: &Layout, length: usize) -> Result<(), Error> {

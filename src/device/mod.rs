@@ -3,6 +3,8 @@
 //! Engines bring their own memory and call the backends' methods. This layer is for everything else:
 //! first steps, tests, the command-line tool and the benches. It allocates, copies and waits.
 
+pub(crate) mod guard;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -16,6 +18,7 @@ use crate::error::{Backend, Error};
 use crate::layout::HasLayout;
 use crate::operation::Operation;
 use crate::tensor::{Tensor, TensorMut, TensorRef};
+use guard::Guarded;
 
 /// Tensors by argument name.
 pub type NamedTensors = BTreeMap<String, Tensor>;
@@ -151,6 +154,8 @@ impl Device {
             |info| Ok(outputs.get(info.name).map(HasLayout::layout)),
         )?;
         op.validate(&layouts)?;
+        let outputs =
+            outputs.iter().map(|(name, tensor)| (name.clone(), Guarded::new(tensor))).collect();
         Ok(Box::new(HostLoaded { op: *op, cpu, inputs, outputs, workspace: Workspace::default() }))
     }
 }
@@ -160,7 +165,7 @@ struct HostLoaded<O> {
     op: O,
     cpu: Option<Cpu>,
     inputs: NamedTensors,
-    outputs: NamedTensors,
+    outputs: BTreeMap<String, Guarded>,
     workspace: Workspace,
 }
 
@@ -178,17 +183,24 @@ impl<O: Operation> Loaded for HostLoaded<O> {
     }
 
     fn outputs(&mut self) -> Result<NamedTensors, Error> {
-        Ok(self.outputs.clone())
+        let backend = if self.cpu.is_some() { Backend::Cpu } else { Backend::Reference };
+        let outputs = self.outputs.iter();
+        outputs.map(|(name, output)| Ok((name.clone(), output.tensor(backend)?))).collect()
     }
 }
 
-/// The argument struct over named host tensors.
-pub(crate) fn borrow_arguments<'a, O: Operation>(
+/// The argument struct over named host memory.
+fn borrow_arguments<'a, O: Operation>(
     inputs: &'a NamedTensors,
-    outputs: &'a mut NamedTensors,
+    outputs: &'a mut BTreeMap<String, Guarded>,
 ) -> Result<O::Args<TensorRef<'a>, TensorMut<'a>>, Error> {
-    let mut outputs: BTreeMap<&str, TensorMut<'a>> =
-        outputs.iter_mut().map(|(name, tensor)| (name.as_str(), tensor.view_mut())).collect();
+    let mut outputs = outputs
+        .iter_mut()
+        .map(|(name, output)| {
+            let layout = output.layout();
+            Ok((name.as_str(), TensorMut::from_bytes(output.span_mut(), layout)?))
+        })
+        .collect::<Result<BTreeMap<&str, TensorMut<'a>>, Error>>()?;
     O::Args::collect(
         O::NAME,
         |info| Ok(inputs.get(info.name).map(Tensor::view)),

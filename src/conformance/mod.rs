@@ -1,0 +1,130 @@
+//! The one case list that tests, `siluette verify` and the benches run, on every backend.
+//!
+//! Not part of the crate's stable interface.
+
+mod cases;
+mod random;
+mod run;
+mod tolerance;
+
+pub use cases::{cases, cases_for};
+pub use run::{Oracle, Outcome, Status};
+pub use tolerance::{Comparison, Tolerance};
+
+use crate::device::NamedTensors;
+use crate::dtype::DType;
+use crate::error::Error;
+use crate::layout::Layout;
+use crate::parameters::Parameters;
+use crate::tensor::Tensor;
+
+/// One operation on one set of inputs.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// The operation.
+    pub op: &'static str,
+    /// What is special about the case; unique within operation, dtype and purpose.
+    pub name: String,
+    /// Element types in short: that of the activations, or `activations/weights`.
+    pub dtype: String,
+    /// Whether to verify or to measure it.
+    pub purpose: Purpose,
+    /// Inputs, by description.
+    pub tensors: Vec<TensorSpec>,
+    /// Parameters, as on the command line.
+    pub parameters: Parameters,
+    /// Elements between the rows of every output.
+    pub output_gap: usize,
+    /// How exact the result must be.
+    pub tolerance: Tolerance,
+}
+
+/// What a case is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Small, with an expected result.
+    Conformance,
+    /// Of a real model's size; too large for the scalar oracle.
+    Bench,
+}
+
+/// An input, by description.
+#[derive(Clone, Debug)]
+pub struct TensorSpec {
+    /// The argument.
+    pub name: &'static str,
+    /// Element type.
+    pub dtype: DType,
+    /// Dimensions.
+    pub shape: Vec<usize>,
+    /// Elements between rows.
+    pub gap: usize,
+    /// Values.
+    pub fill: Fill,
+}
+
+/// How an input's values are drawn, always from the same seed for the same case.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Fill {
+    /// Normally distributed around 0.
+    Normal {
+        /// Standard deviation.
+        scale: f64,
+    },
+    /// Normally distributed around 1: norm weights.
+    AroundOne {
+        /// Standard deviation.
+        scale: f64,
+    },
+    /// Normally distributed, with one element in 64 a thousand times as large: real activations.
+    Outliers {
+        /// Standard deviation of the others.
+        scale: f64,
+    },
+    /// Cycles through zeros of both signs, the type's largest and smallest magnitudes and what lies
+    /// between.
+    Extremes,
+}
+
+impl Case {
+    /// The inputs. Elements in the gaps between rows are NaN.
+    ///
+    /// # Errors
+    /// A shape that no layout can hold.
+    pub fn inputs(&self) -> Result<NamedTensors, Error> {
+        self.tensors
+            .iter()
+            .map(|spec| {
+                let seed = random::seed(&[self.op, &self.name, &self.dtype, spec.name]);
+                Ok((spec.name.to_owned(), spec.draw(seed)?))
+            })
+            .collect()
+    }
+}
+
+impl TensorSpec {
+    fn draw(&self, seed: u64) -> Result<Tensor, Error> {
+        let layout = with_gap(&Layout::contiguous(self.dtype, &self.shape)?, self.gap)?;
+        let mut tensor = Tensor::zeros(layout);
+        poison(&mut tensor);
+        let values = random::values(seed, self.fill, self.dtype);
+        tensor.view_mut().write_f64(values);
+        Ok(tensor)
+    }
+}
+
+/// The layout with `gap` more elements between rows.
+pub(crate) fn with_gap(layout: &Layout, gap: usize) -> Result<Layout, Error> {
+    let mut strides = vec![1; layout.shape().len()];
+    let mut stride = layout.columns() + gap;
+    for (axis, &length) in layout.shape().iter().enumerate().rev().skip(1) {
+        strides[axis] = stride;
+        stride *= length.max(1);
+    }
+    Layout::strided(layout.dtype(), layout.shape(), &strides)
+}
+
+/// Sets every bit: NaN in every floating-point type, out of range in every index type.
+pub(crate) fn poison(tensor: &mut Tensor) {
+    tensor.span_bytes_mut().fill(0xFF);
+}

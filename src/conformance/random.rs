@@ -1,0 +1,92 @@
+//! Numbers that are the same on every machine.
+
+use super::Fill;
+use crate::dtype::DType;
+
+/// A seed from names (FNV-1a), so that adding a case changes no other.
+pub(super) fn seed(names: &[&str]) -> u64 {
+    let bytes = names.iter().flat_map(|name| name.bytes().chain([0xFF]));
+    bytes.fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
+    })
+}
+
+/// An endless sequence of values.
+pub(super) fn values(seed: u64, fill: Fill, dtype: DType) -> Box<dyn Iterator<Item = f64>> {
+    let normal = Normal::new(seed);
+    match fill {
+        Fill::Normal { scale } => Box::new(normal.map(move |value| value * scale)),
+        Fill::AroundOne { scale } => Box::new(normal.map(move |value| 1.0 + value * scale)),
+        Fill::Outliers { scale } => Box::new(normal.enumerate().map(move |(index, value)| {
+            let outlier = index % 64 == 17;
+            value * scale * if outlier { 1e3 } else { 1.0 }
+        })),
+        Fill::Extremes => Box::new(extremes(dtype).into_iter().cycle()),
+    }
+}
+
+/// A number of them that is prime to common row lengths, so that rows differ.
+fn extremes(dtype: DType) -> [f64; 23] {
+    let (largest, smallest) = match dtype {
+        DType::F16 => (65504.0, 2f64.powi(-24)),
+        DType::BF16 => (3.3895e38, 2f64.powi(-126)),
+        _ => (f64::from(f32::MAX), f64::from(f32::MIN_POSITIVE)),
+    };
+    [
+        0.0, -0.0, largest, -largest, smallest, -smallest, 1.0, -1.0, 88.0, -88.0, 104.0, -104.0,
+        0.5, -0.5, 1e4, -1e4, 20.0, -20.0, 6e4, -6e4, 1e-4, -1e-4, 3.0,
+    ]
+}
+
+/// Standard normal values: SplitMix64 (Steele et al. 2014) through Box and Muller's transform.
+struct Normal {
+    state: u64,
+    spare: Option<f64>,
+}
+
+impl Normal {
+    fn new(seed: u64) -> Normal {
+        Normal { state: seed, spare: None }
+    }
+
+    fn uniform(&mut self) -> f64 {
+        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut bits = self.state;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        bits ^= bits >> 31;
+        ((bits >> 11) as f64 + 0.5) / 2f64.powi(53)
+    }
+}
+
+impl Iterator for Normal {
+    type Item = f64;
+
+    fn next(&mut self) -> Option<f64> {
+        if let Some(spare) = self.spare.take() {
+            return Some(spare);
+        }
+        let radius = (-2.0 * self.uniform().ln()).sqrt();
+        let (sin, cos) = (std::f64::consts::TAU * self.uniform()).sin_cos();
+        self.spare = Some(radius * sin);
+        Some(radius * cos)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_those_of_the_normal_distribution() {
+        let values: Vec<f64> = Normal::new(1).take(100_000).collect();
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        let variance = values.iter().map(|value| value * value).sum::<f64>() / values.len() as f64;
+        assert!(mean.abs() < 0.01 && (variance - 1.0).abs() < 0.02, "{mean} {variance}");
+    }
+
+    #[test]
+    fn seeds_tell_names_apart() {
+        assert_ne!(seed(&["ab", "c"]), seed(&["a", "bc"]));
+    }
+}

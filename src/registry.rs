@@ -1,0 +1,212 @@
+//! Every operation, by name: what the tool, the conformance cases and the README's tables are made from.
+
+use crate::arguments::{ArgumentInfo, Arguments, Role};
+use crate::device::{Device, Loaded, NamedTensors};
+use crate::error::{Error, Problem};
+use crate::layout::{HasLayout, Layout};
+use crate::operation::{Cost, NamedLayouts, Operation};
+use crate::ops::silu_mlp::{GatedMlp, SiluMlp, SiluMul};
+use crate::parameters::{ParameterInfo, Parameters};
+use crate::tensor::Tensor;
+
+/// An operation, without its type.
+#[derive(Clone, Copy)]
+pub struct OperationInfo {
+    /// The one name of the operation, everywhere.
+    pub name: &'static str,
+    /// Its family's folder.
+    pub family: &'static str,
+    /// One line: the equation.
+    pub summary: &'static str,
+    /// Its tensors.
+    pub arguments: &'static [ArgumentInfo],
+    /// Its parameters.
+    pub parameters: &'static [ParameterInfo],
+    prepare: fn(NamedTensors, &Parameters) -> Result<Box<dyn Prepared>, Error>,
+}
+
+impl std::fmt::Debug for OperationInfo {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("OperationInfo").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Every operation of the crate, in the order of the documentation.
+pub const OPERATIONS: &[OperationInfo] =
+    &[info::<SiluMul>(), info::<GatedMlp>(), info::<SiluMlp>()];
+
+/// The operation of this name.
+///
+/// # Errors
+/// [`Problem::Value`], listing the names that exist.
+pub fn find(name: &str) -> Result<&'static OperationInfo, Error> {
+    OPERATIONS.iter().find(|info| info.name == name).ok_or_else(|| {
+        let names: Vec<&str> = OPERATIONS.iter().map(|info| info.name).collect();
+        let expected = format!("one of: {}", names.join(", "));
+        Error::argument("siluette", "op", Problem::Value, expected, format!("`{name}`"), "")
+    })
+}
+
+/// An operation with its inputs, validated.
+pub trait Prepared {
+    /// Layouts of the outputs, without gaps.
+    fn outputs(&self) -> &NamedLayouts;
+
+    /// FLOPs and bytes.
+    fn cost(&self) -> Cost;
+
+    /// As [`Operation::magnitude`], for these inputs.
+    fn magnitude(&self, output: &str) -> Vec<f64>;
+
+    /// Copies inputs and outputs to a device; the outputs may have other strides than
+    /// [`Prepared::outputs`] says, and some may be left out where they are optional.
+    ///
+    /// # Errors
+    /// Those of the operation and of the device.
+    fn load(&self, device: &Device, outputs: NamedTensors) -> Result<Box<dyn Loaded>, Error>;
+}
+
+impl OperationInfo {
+    /// Finds the descriptor for these inputs and validates them.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for unknown, missing or unfitting tensors and parameters.
+    pub fn prepare(
+        &self,
+        inputs: NamedTensors,
+        parameters: &Parameters,
+    ) -> Result<Box<dyn Prepared>, Error> {
+        self.check_names(&inputs)?;
+        parameters.check_names(self.name, self.parameters)?;
+        (self.prepare)(inputs, parameters)
+    }
+
+    fn check_names(&self, inputs: &NamedTensors) -> Result<(), Error> {
+        let known = || self.arguments.iter().filter(|info| info.role == Role::Input);
+        let Some(name) = inputs.keys().find(|name| known().all(|info| info.name != **name)) else {
+            return Ok(());
+        };
+        let names: Vec<&str> = known().map(|info| info.name).collect();
+        let expected = format!("one of: {}", names.join(", "));
+        Err(Error::argument(
+            self.name,
+            "tensor",
+            Problem::Unexpected,
+            expected,
+            format!("`{name}`"),
+            "",
+        ))
+    }
+}
+
+const fn info<O: Operation>() -> OperationInfo {
+    OperationInfo {
+        name: O::NAME,
+        family: O::FAMILY,
+        summary: O::SUMMARY,
+        arguments: <O::Args<Layout, Layout> as Arguments<Layout, Layout>>::INFO,
+        parameters: O::PARAMETERS,
+        prepare: prepare::<O>,
+    }
+}
+
+struct PreparedOperation<O> {
+    op: O,
+    inputs: NamedTensors,
+    outputs: NamedLayouts,
+}
+
+fn prepare<O: Operation>(
+    inputs: NamedTensors,
+    parameters: &Parameters,
+) -> Result<Box<dyn Prepared>, Error> {
+    let layouts = inputs.iter().map(|(name, tensor)| (name.clone(), tensor.layout())).collect();
+    let op = O::describe(&layouts, parameters)?;
+    let outputs = op.outputs(&layouts, parameters)?;
+    op.validate(&layout_arguments::<O>(&layouts, &outputs)?)?;
+    Ok(Box::new(PreparedOperation { op, inputs, outputs }))
+}
+
+fn layout_arguments<O: Operation>(
+    inputs: &NamedLayouts,
+    outputs: &NamedLayouts,
+) -> Result<O::Args<Layout, Layout>, Error> {
+    O::Args::collect(
+        O::NAME,
+        |info| Ok(inputs.get(info.name).copied()),
+        |info| Ok(outputs.get(info.name).copied()),
+    )
+}
+
+impl<O: Operation> PreparedOperation<O> {
+    fn layouts(&self) -> O::Args<Layout, Layout> {
+        let inputs =
+            self.inputs.iter().map(|(name, tensor)| (name.clone(), tensor.layout())).collect();
+        layout_arguments::<O>(&inputs, &self.outputs).expect("collected before, in `prepare`")
+    }
+}
+
+impl<O: Operation> Prepared for PreparedOperation<O> {
+    fn outputs(&self) -> &NamedLayouts {
+        &self.outputs
+    }
+
+    fn cost(&self) -> Cost {
+        self.op.cost(&self.layouts())
+    }
+
+    fn magnitude(&self, output: &str) -> Vec<f64> {
+        let args = O::Args::collect(
+            O::NAME,
+            |info| Ok(self.inputs.get(info.name).map(Tensor::view)),
+            |info| Ok(self.outputs.get(info.name).copied()),
+        )
+        .expect("collected before, in `prepare`");
+        self.op.magnitude(&args, output)
+    }
+
+    fn load(&self, device: &Device, outputs: NamedTensors) -> Result<Box<dyn Loaded>, Error> {
+        device.load(&self.op, self.inputs.clone(), outputs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dtype::DType;
+
+    fn silu_mul_inputs() -> NamedTensors {
+        let layout = Layout::contiguous(DType::F32, &[2, 3]).unwrap();
+        ["gate", "up"].map(|name| (name.to_owned(), Tensor::zeros(layout))).into()
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<_> = OPERATIONS.iter().map(|info| info.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), OPERATIONS.len());
+    }
+
+    #[test]
+    fn unknown_names_are_refused() {
+        assert!(find("silu").unwrap_err().to_string().contains("silu_mul, gated_mlp"));
+        let info = find("silu_mul").unwrap();
+        let mut inputs = silu_mul_inputs();
+        assert!(info.prepare(inputs.clone(), &Parameters::new()).is_ok());
+        let parameters = Parameters::new().with("eps", "1");
+        assert!(info.prepare(inputs.clone(), &parameters).is_err());
+        inputs.insert("gates".into(), inputs["gate"].clone());
+        let error = info.prepare(inputs, &Parameters::new()).err().unwrap();
+        assert_eq!(error.problem(), Some(Problem::Unexpected));
+    }
+
+    #[test]
+    fn missing_tensors_are_named() {
+        let mut inputs = silu_mul_inputs();
+        inputs.remove("up");
+        let error = find("silu_mul").unwrap().prepare(inputs, &Parameters::new()).err().unwrap();
+        assert!(error.to_string().contains("silu_mul: up"), "{error}");
+        assert_eq!(error.problem(), Some(Problem::Missing));
+    }
+}
