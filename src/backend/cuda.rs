@@ -58,6 +58,16 @@ impl CudaDevice {
         todo!()
     }
 
+    /// As [`crate::Device::details`].
+    pub fn details(&self) -> Vec<(&'static str, String)> {
+        todo!()
+    }
+
+    /// As [`crate::Device::cache_bytes`].
+    pub fn cache_bytes(&self) -> Option<u64> {
+        todo!()
+    }
+
     /// As [`crate::Device::load`].
     pub fn load<O: Operation>(
         &self,

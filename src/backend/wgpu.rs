@@ -49,6 +49,11 @@ impl WgpuDevice {
         todo!()
     }
 
+    /// As [`crate::Device::details`].
+    pub fn details(&self) -> Vec<(&'static str, String)> {
+        todo!()
+    }
+
     /// As [`crate::Device::load`].
     pub fn load<O: Operation>(
         &self,
