@@ -6,3 +6,5 @@ mod goldens;
 mod properties;
 mod readme;
 mod support;
+#[cfg(feature = "cli")]
+mod tool;
