@@ -41,13 +41,13 @@ fn run_all(backend: Backend, devices: Vec<Device>) {
         return;
     }
     let cases = cases_for(Purpose::Conformance);
-    let oracles: Vec<Oracle<'_>> = cases.iter().map(oracle).collect();
+    let oracles: Vec<Oracle> = cases.iter().map(oracle).collect();
     for device in devices {
         run_on(backend, &device, &cases, &oracles);
     }
 }
 
-fn run_on(backend: Backend, device: &Device, cases: &[Case], oracles: &[Oracle<'_>]) {
+fn run_on(backend: Backend, device: &Device, cases: &[Case], oracles: &[Oracle]) {
     let results: Vec<_> = cases
         .iter()
         .zip(oracles)
@@ -72,6 +72,6 @@ fn run_on(backend: Backend, device: &Device, cases: &[Case], oracles: &[Oracle<'
     assert!(passed > 0, "no case ran");
 }
 
-fn oracle(case: &Case) -> Oracle<'_> {
+fn oracle(case: &Case) -> Oracle {
     Oracle::new(case).unwrap_or_else(|error| panic!("{} {}: {error}", case.op, case.name))
 }

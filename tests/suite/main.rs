@@ -14,3 +14,5 @@ mod goldens;
 mod properties;
 mod readme;
 mod support;
+#[cfg(feature = "cli")]
+mod tool;

@@ -8,11 +8,11 @@ use super::plan::Plan;
 use super::scope::{device_error, scoped};
 use super::tensor::{WgpuTensor, WgpuWorkspace};
 use crate::arguments::Arguments;
+use crate::device::guard::{GUARD_BYTES, Guarded};
 use crate::device::{Loaded, NamedTensors};
-use crate::error::Error;
+use crate::error::{Backend, Error};
 use crate::layout::{HasLayout, Layout};
 use crate::operation::Operation;
-use crate::tensor::Tensor;
 
 /// A context together with the memory that it computes in.
 #[derive(Debug)]
@@ -44,6 +44,20 @@ impl WgpuDevice {
         self.wgpu.name()
     }
 
+    /// As [`crate::Device::details`].
+    pub fn details(&self) -> Vec<(&'static str, String)> {
+        let capabilities = self.wgpu.capabilities();
+        vec![
+            ("subgroups", capabilities.subgroups.to_string()),
+            ("software", capabilities.cpu.to_string()),
+            ("workgroup_memory_bytes", capabilities.workgroup_bytes.to_string()),
+            ("invocations_per_workgroup", capabilities.invocations.to_string()),
+            ("workgroups_per_dimension", capabilities.workgroups_per_dimension.to_string()),
+            ("storage_binding_bytes", capabilities.storage_binding_bytes.to_string()),
+            ("storage_offset_alignment_bytes", capabilities.storage_offset_alignment.to_string()),
+        ]
+    }
+
     /// As [`crate::Device::load`].
     ///
     /// # Errors
@@ -60,13 +74,30 @@ impl WgpuDevice {
             |info| Ok(outputs.get(info.name).map(HasLayout::layout)),
         )?;
         op.validate(&layouts)?;
-        let inputs = self.upload(&inputs)?;
-        let outputs = self.upload(&outputs)?;
+        let inputs = inputs
+            .iter()
+            .map(|(name, tensor)| {
+                let buffer = self.upload(name, tensor.view().span_bytes())?;
+                Ok((name.as_str(), (buffer, tensor.layout())))
+            })
+            .collect::<Result<BTreeMap<&str, (wgpu::Buffer, Layout)>, Error>>()?;
+        let outputs = outputs
+            .into_iter()
+            .map(|(name, tensor)| {
+                let guarded = Guarded::new(&tensor);
+                let buffer = self.upload(&name, guarded.bytes())?;
+                Ok((name, Output { buffer, guarded }))
+            })
+            .collect::<Result<BTreeMap<String, Output>, Error>>()?;
         let workspace = self.buffer("siluette.workspace", op.workspace_bytes(&layouts) as u64)?;
         let args = O::Args::collect(
             O::NAME,
-            |info| Ok(inputs.get(info.name).map(Resident::view)),
-            |info| Ok(outputs.get(info.name).map(Resident::view)),
+            |info| {
+                Ok(inputs
+                    .get(info.name)
+                    .map(|(buffer, layout)| WgpuTensor::new(buffer, 0, *layout)))
+            },
+            |info| Ok(outputs.get(info.name).map(Output::view)),
         )?;
         let plan = op.plan_wgpu(&self.wgpu, args, WgpuWorkspace::whole(&workspace))?;
         let (device, queue) = (self.wgpu.device().clone(), self.wgpu.queue().clone());
@@ -74,20 +105,15 @@ impl WgpuDevice {
         Ok(Box::new(WgpuLoaded { device, queue, plan, outputs, clock }))
     }
 
-    fn upload(&self, tensors: &NamedTensors) -> Result<BTreeMap<String, Resident>, Error> {
-        let mut resident = BTreeMap::new();
-        for (name, tensor) in tensors {
-            let view = tensor.view();
-            let mut bytes = view.span_bytes().to_vec();
-            // Copies are of whole words.
-            bytes.resize(bytes.len().next_multiple_of(4), 0);
-            let buffer = self.buffer(name, bytes.len() as u64)?;
-            scoped(self.wgpu.device(), &format!("writing {name}"), || {
-                self.wgpu.queue().write_buffer(&buffer, 0, &bytes);
-            })?;
-            resident.insert(name.clone(), Resident { buffer, layout: tensor.layout() });
-        }
-        Ok(resident)
+    fn upload(&self, name: &str, bytes: &[u8]) -> Result<wgpu::Buffer, Error> {
+        // Copies are of whole words.
+        let mut words = bytes.to_vec();
+        words.resize(bytes.len().next_multiple_of(4), 0);
+        let buffer = self.buffer(name, words.len() as u64)?;
+        scoped(self.wgpu.device(), &format!("writing {name}"), || {
+            self.wgpu.queue().write_buffer(&buffer, 0, &words);
+        })?;
+        Ok(buffer)
     }
 
     fn buffer(&self, name: &str, bytes: u64) -> Result<wgpu::Buffer, Error> {
@@ -108,15 +134,15 @@ impl WgpuDevice {
     }
 }
 
-/// A tensor in a buffer of its own.
-struct Resident {
+/// An output between its fences, in a buffer of its own.
+struct Output {
     buffer: wgpu::Buffer,
-    layout: Layout,
+    guarded: Guarded,
 }
 
-impl Resident {
+impl Output {
     fn view(&self) -> WgpuTensor<'_> {
-        WgpuTensor::new(&self.buffer, 0, self.layout)
+        WgpuTensor::new(&self.buffer, GUARD_BYTES as u64, self.guarded.layout())
     }
 }
 
@@ -124,7 +150,7 @@ struct WgpuLoaded {
     device: wgpu::Device,
     queue: wgpu::Queue,
     plan: Plan,
-    outputs: BTreeMap<String, Resident>,
+    outputs: BTreeMap<String, Output>,
     clock: Option<Clock>,
 }
 
@@ -156,12 +182,11 @@ impl Loaded for WgpuLoaded {
 
     fn outputs(&mut self) -> Result<NamedTensors, Error> {
         let mut tensors = NamedTensors::new();
-        for (name, resident) in &self.outputs {
-            let mut tensor = Tensor::zeros(resident.layout);
-            let bytes = download(&self.device, &self.queue, &resident.buffer)?;
-            let span = tensor.span_bytes_mut();
-            span.copy_from_slice(&bytes[..span.len()]);
-            tensors.insert(name.clone(), tensor);
+        for (name, output) in &mut self.outputs {
+            let bytes = download(&self.device, &self.queue, &output.buffer)?;
+            let image = output.guarded.bytes_mut();
+            image.copy_from_slice(&bytes[..image.len()]);
+            tensors.insert(name.clone(), output.guarded.tensor(Backend::Wgpu)?);
         }
         Ok(tensors)
     }
