@@ -12,12 +12,12 @@ use super::Subject;
 pub const ASSUMED_CACHE_BYTES: u64 = 96 << 20;
 
 /// Copies of small tensors beyond this number take more time to make than they make colder.
-const MOST_COPIES: u64 = 1_024;
+const MOST_COPIES: u64 = 4_096;
 /// How long to go on measuring, warm-up apart.
 const SAMPLING: Duration = Duration::from_millis(400);
 const FEWEST_SAMPLES: usize = 5;
-const MOST_SAMPLES: usize = 200;
-/// A sample shorter than this would measure the clock.
+const MOST_SAMPLES: usize = 500;
+/// A sample of runs on the same tensors is not shorter, so that the clock does not count.
 const SHORTEST_SAMPLE: Duration = Duration::from_millis(1);
 
 /// Seconds that one run took.
@@ -86,7 +86,7 @@ pub fn load(prepared: &dyn Prepared, device: &Device) -> Result<Box<dyn Loaded>,
 
 /// Times runs that take turns on these copies; a single copy is run repeatedly.
 pub fn time(loaded: &mut [Box<dyn Loaded>]) -> Result<Timing, Error> {
-    // Compiles kernels, fills caches and wakes threads.
+    // Compiles kernels, wakes threads and leaves the first copy the longest unused.
     let mut warm_up = Duration::ZERO;
     for copy in &mut *loaded {
         warm_up = copy.run(1)?;
@@ -94,14 +94,12 @@ pub fn time(loaded: &mut [Box<dyn Loaded>]) -> Result<Timing, Error> {
     let rounds = if loaded.len() > 1 { 1 } else { iterations(loaded, warm_up)? };
     let started = Instant::now();
     let mut seconds = Vec::new();
-    while seconds.len() < FEWEST_SAMPLES
-        || (started.elapsed() < SAMPLING && seconds.len() < MOST_SAMPLES)
-    {
-        let mut sample = Duration::ZERO;
-        for copy in &mut *loaded {
-            sample += copy.run(rounds)?;
+    for turn in (0..loaded.len()).cycle() {
+        let enough = seconds.len() >= FEWEST_SAMPLES && started.elapsed() >= SAMPLING;
+        if enough || seconds.len() >= MOST_SAMPLES {
+            break;
         }
-        seconds.push(sample.as_secs_f64() / (f64::from(rounds) * loaded.len() as f64));
+        seconds.push(loaded[turn].run(rounds)?.as_secs_f64() / f64::from(rounds));
     }
     Ok(Timing::new(seconds))
 }

@@ -149,6 +149,6 @@ mod tests {
     #[test]
     fn every_word_is_read() {
         let words: Vec<u64> = (0..4 * 64 * 5).collect();
-        assert_eq!(sum(&words), words.iter().sum());
+        assert_eq!(sum(&words), words.iter().sum::<u64>());
     }
 }
