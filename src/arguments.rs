@@ -263,6 +263,8 @@ pub(crate) use arguments;
 #[cfg(test)]
 mod tests {
     use super::{Arguments, ElementKind};
+    use crate::dtype::DType;
+    use crate::layout::Layout;
 
     arguments! {
         /// Every kind of element.
@@ -276,6 +278,15 @@ mod tests {
             /// Chosen or not.
             optional_output mask: mask,
         }
+    }
+
+    #[test]
+    fn optional_tensors_are_set_by_name() {
+        let layout = |shape: &[usize]| Layout::contiguous(DType::F32, shape).unwrap();
+        let kinds = Kinds::new(layout(&[1]), layout(&[2]));
+        assert!(kinds.ids.is_none() && kinds.mask.is_none());
+        let layouts = kinds.ids(layout(&[3])).mask(layout(&[4])).layouts();
+        assert_eq!((layouts.ids, layouts.mask), (Some(layout(&[3])), Some(layout(&[4]))));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! Everything is made from the registry and the case list; no operation is known here by name.
 #![deny(unsafe_code)]
 
+mod bench;
 mod devices;
 mod elements;
 mod info;
@@ -35,6 +36,7 @@ struct CommandLine {
 enum Command {
     Info(info::Options),
     Verify(verify::Options),
+    Bench(bench::Options),
     Run(run::Options),
 }
 
@@ -50,6 +52,7 @@ impl Command {
         match self {
             Command::Info(options) => info::execute(&options),
             Command::Verify(options) => verify::execute(&options),
+            Command::Bench(options) => bench::execute(&options),
             Command::Run(options) => run::execute(&options),
         }
     }

@@ -23,6 +23,11 @@ impl Selection {
         self.operations.is_empty() || self.operations.iter().any(|info| info.name == name)
     }
 
+    /// Whether the backend was asked for by name.
+    pub fn names(&self, backend: Backend) -> bool {
+        self.backends.contains(&backend)
+    }
+
     /// The backends asked for, in the order of [`Backend::ALL`].
     pub fn backends(&self) -> impl Iterator<Item = Backend> + '_ {
         let all = self.backends.is_empty();

@@ -63,25 +63,20 @@ struct Row {
 pub fn execute(options: &Options) -> Result<Verdict, Error> {
     let mut notes = Vec::new();
     let mut missing = false;
-    let subjects = match &options.model {
-        Some(folder) => layers(folder.clone())?,
-        None => {
-            let mut subjects: Vec<Subject> =
-                cases_for(Purpose::Conformance).into_iter().map(from_case).collect();
-            match real_input::find() {
-                Ok(recordings) => {
-                    for recording in recordings {
-                        subjects.push(from_recording(recording)?);
-                    }
-                }
-                Err(error) => {
-                    missing = devices::is_required(real_input::REQUIREMENT);
-                    notes.push(format!("NOT RUN: real input: {error}"));
-                }
-            }
-            subjects
-        }
+    let mut subjects = match &options.model {
+        Some(folder) => layers(Rc::new(Checkpoint::open(folder)?))?,
+        None => cases_for(Purpose::Conformance).into_iter().map(from_case).collect(),
     };
+    if options.model.is_none() {
+        let recordings = real_input::find()?;
+        if recordings.is_empty() {
+            missing = devices::is_required(real_input::REQUIREMENT);
+            notes.push(format!("NOT RUN: {}", real_input::MISSING));
+        }
+        for recording in recordings {
+            subjects.push(from_recording(recording)?);
+        }
+    }
     let devices = devices::open(&options.selection);
     for opened in &devices {
         missing |= opened.is_required_but_missing();
@@ -117,9 +112,8 @@ fn from_recording(recording: Recording) -> Result<Subject, Error> {
     })
 }
 
-fn layers(folder: PathBuf) -> Result<Vec<Subject>, Error> {
+fn layers(checkpoint: Rc<Checkpoint>) -> Result<Vec<Subject>, Error> {
     let info = registry::find(model::OPERATION)?;
-    let checkpoint = Rc::new(Checkpoint::open(&folder)?);
     (0..checkpoint.layers())
         .map(|layer| {
             let checkpoint = checkpoint.clone();

@@ -1,31 +1,16 @@
-//! The command-line tool, as a user meets it: exit codes, output, files.
+//! `siluette run`.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use siluette::conformance::{Case, Purpose, cases_for};
 use siluette::device::NamedTensors;
 use siluette::registry::{self, OPERATIONS};
-use siluette::{Backend, DType, Device, HasLayout, Tensor};
+use siluette::{Backend, DType, Device, HasLayout, Layout, Tensor};
 use tempfile::TempDir;
 
-fn siluette(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_siluette"))
-        .args(arguments)
-        .env_remove("SILUETTE_REQUIRE")
-        .output()
-        .expect("the tool starts")
-}
-
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap()
-}
-
-#[track_caller]
-fn assert_exit(output: &Output, code: i32) {
-    assert_eq!(output.status.code(), Some(code), "stderr: {}", text(&output.stderr));
-}
+use super::{assert_exit, siluette, text};
 
 /// A folder with an input file, and calls of `run` on it.
 struct Folder {
@@ -112,7 +97,7 @@ fn file_dtype(dtype: DType) -> Dtype {
 
 fn tensor(view: &TensorView<'_>) -> Tensor {
     let dtype = DType::from_name(&format!("{:?}", view.dtype()).to_lowercase()).unwrap();
-    let layout = siluette::Layout::contiguous(dtype, view.shape()).unwrap();
+    let layout = Layout::contiguous(dtype, view.shape()).unwrap();
     let mut tensor = Tensor::zeros(layout);
     tensor.span_bytes_mut().copy_from_slice(view.data());
     tensor
@@ -342,150 +327,4 @@ fn a_failing_run_keeps_the_old_output() {
     assert_exit(&folder.run("silu_mul", "cpu", &[]), 0);
     assert_eq!(folder.read()["out"].layout().shape(), [2, 3]);
     assert_eq!(folder.leftovers(), ["out.safetensors"]);
-}
-
-#[test]
-fn unknown_names_are_usage_errors() {
-    for arguments in [
-        &["run", "gated"][..],
-        &["verify", "--op", "gated"],
-        &["verify", "--backend", "metal"],
-        &["bench", "--op", ""],
-        &["info", "--xml"],
-        &["prune"],
-        &[],
-    ] {
-        let output = siluette(arguments);
-        assert_exit(&output, 2);
-        assert!(output.stdout.is_empty());
-    }
-    assert_exit(&siluette(&["--help"]), 0);
-    assert_exit(&siluette(&["--version"]), 0);
-}
-
-fn json(output: &Output) -> serde_json::Value {
-    serde_json::from_slice(&output.stdout).expect("stdout is JSON and nothing else")
-}
-
-#[test]
-fn verify_passes_on_the_cpu_and_says_so_in_json() {
-    let output = siluette(&["verify", "--backend", "cpu,reference", "--op", "gated_mlp", "--json"]);
-    assert_exit(&output, 0);
-    assert!(output.stderr.is_empty(), "{}", text(&output.stderr));
-    let report = json(&output);
-    assert_eq!(report.as_object().unwrap().keys().collect::<Vec<_>>(), ["device", "results"]);
-    assert!(report["device"]["cpu"]["name"].is_string());
-    let results = report["results"].as_array().unwrap();
-    let fields = ["op", "backend", "dtype", "case", "status", "max_abs", "nmse", "tolerance"];
-    for result in results {
-        assert_eq!(result.as_object().unwrap().keys().collect::<Vec<_>>(), fields);
-        assert_eq!(result["status"], "pass", "{result}");
-        assert_eq!(result["op"], "gated_mlp");
-        assert!(result["max_abs"].is_number() && result["nmse"].is_number(), "{result}");
-        assert!(result["tolerance"]["inner"].as_f64().unwrap() > 0.0);
-    }
-    let conformance = cases_for(Purpose::Conformance);
-    let conformance = conformance.iter().filter(|case| case.op == "gated_mlp").count();
-    let is_real =
-        |result: &&serde_json::Value| result["case"].as_str().unwrap().starts_with("smollm2_layer");
-    let real = |backend: &str| {
-        results.iter().filter(is_real).filter(|result| result["backend"] == backend).count()
-    };
-    assert_eq!((real("cpu"), real("reference")), (2, 2));
-    assert_eq!(results.len(), conformance + 4);
-}
-
-#[test]
-fn verify_prints_a_table() {
-    let output = siluette(&["verify", "--backend", "cpu", "--op", "silu_mul"]);
-    assert_exit(&output, 0);
-    let line = text(&output.stdout).lines().find(|line| line.starts_with("cpu ")).unwrap();
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let count = cases_for(Purpose::Conformance).iter().filter(|case| case.op == "silu_mul").count();
-    assert_eq!(words, ["cpu", "silu_mul", "cases", &count.to_string(), "0", "0"]);
-}
-
-/// A checkpoint of two layers, hidden 4, ffn 6, in two files, with norm weights in f32.
-fn checkpoint(config: &str) -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("config.json"), config).unwrap();
-    let mut weight_map = serde_json::Map::new();
-    for layer in 0..2 {
-        let file = format!("model-{layer}.safetensors");
-        let matrix = |name: &str, shape: [usize; 2]| {
-            let bytes = (0..24u16).flat_map(|value| (0x3C00 + 64 * value).to_le_bytes()).collect();
-            (format!("model.layers.{layer}.{name}.weight"), Dtype::F16, shape.to_vec(), bytes)
-        };
-        let norm: Vec<u8> = [1f32; 4].into_iter().flat_map(f32::to_le_bytes).collect();
-        let norm_name = format!("model.layers.{layer}.post_attention_layernorm.weight");
-        let tensors: [(String, Dtype, Vec<usize>, Vec<u8>); 4] = [
-            matrix("mlp.gate_proj", [6, 4]),
-            matrix("mlp.up_proj", [6, 4]),
-            matrix("mlp.down_proj", [4, 6]),
-            (norm_name, Dtype::F32, vec![4], norm),
-        ];
-        let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
-            (name, TensorView::new(*dtype, shape.clone(), bytes).unwrap())
-        });
-        let bytes = safetensors::serialize(views, None).unwrap();
-        std::fs::write(folder.path().join(&file), bytes).unwrap();
-        weight_map.extend(tensors.iter().map(|(name, ..)| (name.clone(), file.clone().into())));
-    }
-    let index = serde_json::json!({ "weight_map": weight_map }).to_string();
-    std::fs::write(folder.path().join("model.safetensors.index.json"), index).unwrap();
-    folder
-}
-
-#[test]
-fn verify_runs_the_layers_of_a_checkpoint() {
-    let folder = checkpoint(r#"{"num_hidden_layers": 2, "rms_norm_eps": 1e-5}"#);
-    let model = folder.path().to_str().unwrap();
-    let output = siluette(&["verify", "--backend", "cpu", "--model", model, "--json"]);
-    assert_exit(&output, 0);
-    let report = json(&output);
-    let results = report["results"].as_array().unwrap();
-    assert_eq!(results.len(), 2);
-    assert!(results.iter().all(|result| result["status"] == "pass" && result["dtype"] == "f16"));
-}
-
-#[test]
-fn verify_refuses_what_is_no_checkpoint() {
-    let refuse = |folder: &Path, word: &str| {
-        let output = siluette(&["verify", "--backend", "cpu", "--model", folder.to_str().unwrap()]);
-        assert_exit(&output, 2);
-        assert!(text(&output.stderr).contains(word), "{}", text(&output.stderr));
-        assert!(output.stdout.is_empty());
-    };
-    refuse(Path::new("/nowhere"), "config.json");
-    refuse(checkpoint("{").path(), "config.json");
-    refuse(checkpoint(r#"{"num_hidden_layers": 3}"#).path(), "model.layers.2.mlp.up_proj");
-    let gelu = r#"{"num_hidden_layers": 2, "hidden_act": "gelu"}"#;
-    refuse(checkpoint(gelu).path(), "gelu");
-    let folder = checkpoint(r#"{"num_hidden_layers": 2}"#);
-    std::fs::remove_file(folder.path().join("model-1.safetensors")).unwrap();
-    refuse(folder.path(), "model-1.safetensors");
-}
-
-#[test]
-fn info_tells_devices_and_operations() {
-    let output = siluette(&["info", "--backend", "cpu", "--json"]);
-    assert_exit(&output, 0);
-    let report = json(&output);
-    let cpu = &report["backends"]["cpu"];
-    assert_eq!(cpu["available"], true);
-    assert!(cpu["details"]["threads"].is_string());
-    for info in OPERATIONS {
-        let mut supports = cpu["operations"].as_array().unwrap().iter();
-        assert!(supports.any(|entry| entry["op"] == info.name && entry["supported"] == true));
-    }
-    let output = siluette(&["info", "--backend", "cpu"]);
-    assert!(text(&output.stdout).contains("runs gated_mlp in f32"));
-}
-
-#[test]
-fn a_reader_that_goes_away_is_no_error() {
-    let tool = env!("CARGO_BIN_EXE_siluette");
-    let script = format!("'{tool}' info --backend cpu --json | true; exit ${{PIPESTATUS[0]}}");
-    let output = Command::new("bash").args(["-c", &script]).output().unwrap();
-    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""));
 }
