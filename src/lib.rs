@@ -67,7 +67,7 @@ pub mod registry;
 mod tensor;
 mod validate;
 
-pub use backend::cpu::{Cpu, Workspace};
+pub use backend::cpu::{Cpu, InstructionSet, Workspace};
 #[cfg(feature = "cuda")]
 pub use backend::cuda::{Cuda, CudaOptions, CudaTensor, CudaTensorMut, CudaWorkspace};
 #[cfg(feature = "wgpu")]

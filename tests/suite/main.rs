@@ -16,3 +16,5 @@ mod goldens;
 mod properties;
 mod readme;
 mod support;
+#[cfg(feature = "cli")]
+mod tool;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cudarc::driver::sys::CUevent_flags;
+use cudarc::driver::sys::{CUdevice_attribute, CUevent_flags};
 use cudarc::driver::{CudaEvent, CudaSlice, CudaStream, DevicePtr, DriverError};
 
 use super::driver::{device_error, open_context};
@@ -52,6 +52,33 @@ impl CudaDevice {
         let (major, minor) = self.cuda.capabilities().compute_capability;
         let name = self.cuda.context().name().unwrap_or_else(|_| "CUDA device".to_owned());
         format!("{name} (sm_{major}{minor})")
+    }
+
+    /// As [`crate::Device::details`].
+    pub fn details(&self) -> Vec<(&'static str, String)> {
+        let capabilities = self.cuda.capabilities();
+        let (major, minor) = capabilities.compute_capability;
+        let driver = capabilities.driver_version;
+        let mut details = vec![
+            ("compute_capability", format!("{major}.{minor}")),
+            ("multiprocessors", capabilities.multiprocessors.to_string()),
+            ("shared_memory_per_block_bytes", capabilities.shared_memory_per_block.to_string()),
+            ("driver_cuda_version", format!("{}.{}", driver / 1000, driver % 1000 / 10)),
+        ];
+        if let Some(bytes) = self.cache_bytes() {
+            details.push(("l2_cache_bytes", bytes.to_string()));
+        }
+        if let Ok(bytes) = self.cuda.context().total_mem() {
+            details.push(("memory_bytes", bytes.to_string()));
+        }
+        details
+    }
+
+    /// As [`crate::Device::cache_bytes`].
+    pub fn cache_bytes(&self) -> Option<u64> {
+        let attribute = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE;
+        let bytes = self.cuda.context().attribute(attribute).ok()?;
+        u64::try_from(bytes).ok().filter(|&bytes| bytes > 0)
     }
 
     /// As [`crate::Device::load`].

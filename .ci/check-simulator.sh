@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# The simulator's own tests in every mode, then the CUDA backend's tests under AddressSanitizer and under the checker of
+# races, bounds and initialisation. The first argument is a folder to build in.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+out=${1:?usage: .ci/check-simulator.sh FOLDER}
+
+for mode in plain asan checked; do
+    echo "--- $mode"
+    tests/cuda_simulator/build.sh "$mode" "$out/$mode"
+    "$out/$mode/unit_tests" | tail -n 1
+    "$out/$mode/planted_bugs" | tail -n 1
+done
