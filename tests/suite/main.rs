@@ -9,6 +9,8 @@ mod cuda_images;
 #[cfg(feature = "cuda")]
 mod cuda_kernels;
 #[cfg(feature = "cuda")]
+mod cuda_nvrtc;
+#[cfg(feature = "cuda")]
 mod cuda_support;
 mod goldens;
 mod properties;

@@ -66,11 +66,11 @@ impl Pointer<'_> {
 pub(crate) fn is_vectorisable(address: CUdeviceptr, layout: &Layout) -> bool {
     let rows_are_aligned = match layout.shape() {
         [rows, _] if *rows > 1 => {
-            (layout.row_stride() * layout.dtype().size()) as u64 % VECTOR_BYTES == 0
+            ((layout.row_stride() * layout.dtype().size()) as u64).is_multiple_of(VECTOR_BYTES)
         }
         _ => true,
     };
-    address % VECTOR_BYTES == 0 && rows_are_aligned
+    address.is_multiple_of(VECTOR_BYTES) && rows_are_aligned
 }
 
 impl<'s> Binder<'s> {
@@ -219,7 +219,7 @@ impl<'s> Binder<'s> {
         address: CUdeviceptr,
         alignment: u64,
     ) -> Result<(), Error> {
-        if address % alignment == 0 {
+        if address.is_multiple_of(alignment) {
             return Ok(());
         }
         Err(Error::argument(

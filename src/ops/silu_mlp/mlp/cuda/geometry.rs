@@ -319,7 +319,7 @@ mod tests {
                 let op = mlp(true, hidden, 8, dtype);
                 let geometry = Geometry { op: &op, rows, device: &device };
                 let x_tile = geometry.x_tile();
-                assert!(x_tile >= 256 && x_tile % 256 == 0);
+                assert!(x_tile >= 256 && x_tile.is_multiple_of(256));
                 let launch = geometry.first(Choice::Gemv).unwrap();
                 assert_eq!(launch.shared_bytes as usize, rows.min(2) * x_tile * dtype.size());
                 assert!(launch.shared_bytes as usize <= GEMV_X_BYTES);

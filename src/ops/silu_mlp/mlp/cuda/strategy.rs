@@ -98,7 +98,7 @@ impl Half {
             Some("sm_80 or later")
         } else if !self.vectorised {
             Some("rows that start on multiples of 16 bytes")
-        } else if self.depth % 8 != 0 {
+        } else if !self.depth.is_multiple_of(8) {
             Some("inner dimensions that are multiples of 8")
         } else {
             None
