@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The simulator's own tests in every mode, the runner that holds it to a GPU, then the CUDA backend's tests under AddressSanitizer and under the checker of
-# races, bounds and initialisation. The first argument is a folder to build in.
+# The simulator's own tests in every mode, and the runner that holds it to a GPU. The first argument is a folder to
+# build in.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:?usage: .ci/check-simulator.sh FOLDER}

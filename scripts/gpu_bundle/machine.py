@@ -13,7 +13,15 @@ from pathlib import Path
 QUESTION_LIMIT_S = 60
 DRIVER_NAMES = ("libcuda.so.1", "libcuda.so")
 NVRTC_NAMES = ("libnvrtc.so", "libnvrtc.so.13", "libnvrtc.so.12")
-GPU_FIELDS = ("name", "driver_version", "memory.total", "compute_cap", "clocks.max.sm", "clocks.max.memory", "power.limit")
+GPU_FIELDS = (
+    "name",
+    "driver_version",
+    "memory.total",
+    "compute_cap",
+    "clocks.max.sm",
+    "clocks.max.memory",
+    "power.limit",
+)
 
 
 def answer(command: list[str]) -> str | None:

@@ -4,8 +4,8 @@
     python3 wrappers.py [--outputs FILE] [--dump DIR] [KERNEL ...]
 
 tests/cuda_simulator/wrappers has the kernels, how to launch them (cases.txt) and what the simulator gave
-(outputs.txt). They are compiled for the first device by NVRTC, or by nvcc if NVRTC cannot be loaded. Each kernel runs in
-a process of its own, so that one that hangs or faults fails alone. One line a kernel:
+(outputs.txt). They are compiled for the first device by NVRTC, or by nvcc if NVRTC cannot be loaded. Each kernel runs
+in a process of its own, so that one that hangs or faults fails alone. One line a kernel:
 
     ok           its hash and first words are the simulator's
     FAILED       they are not, or it did not run
@@ -140,7 +140,7 @@ def run_apart(case: Case, cubin: Path) -> tuple[bytes, str | None]:
     """The kernel's output from a process of its own, or what went wrong."""
     command = [sys.executable, str(HERE / "wrappers.py"), "--one", str(cubin), case.kernel]
     try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=KERNEL_LIMIT_S, check=False)
+        done = subprocess.run(command, capture_output=True, timeout=KERNEL_LIMIT_S, check=False)
     except subprocess.TimeoutExpired:
         return b"", f"not done after {KERNEL_LIMIT_S} s"
     if done.returncode != 0:
