@@ -149,6 +149,7 @@ def sanitize(bundle: Bundle, out: Path, missing: dict, kind: str, limit_s: int) 
 def bench(bundle: Bundle, out: Path, missing: dict, backend: str) -> Step:
     file = out / f"bench_{backend}.json"
     command = [bundle.tool, "bench", "--backend", backend, "--json", str(file)]
+    command += ["--plot", str(out / f"bench_{backend}.svg")]
     return Step(f"bench_{backend}", command, 150, missing[backend], wrote_json(file), required(backend))
 
 
