@@ -28,7 +28,7 @@ impl Vectors for Avx512 {
     const LANES: usize = 16;
     const ACCUMULATORS: usize = 24;
     const TILE_VECTORS: usize = 4;
-    const ROW_BATCH: usize = 4;
+    const STREAM_ROWS: [usize; 2] = [6, 8];
 
     #[inline(always)]
     fn enter(self, leaf: impl Leaf) {

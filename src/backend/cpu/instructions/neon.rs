@@ -29,7 +29,7 @@ impl Vectors for Neon {
     const LANES: usize = 4;
     const ACCUMULATORS: usize = 24;
     const TILE_VECTORS: usize = 4;
-    const ROW_BATCH: usize = 4;
+    const STREAM_ROWS: [usize; 2] = [6, 8];
 
     #[inline(always)]
     fn enter(self, leaf: impl Leaf) {

@@ -36,7 +36,7 @@ impl Vectors for Portable {
     const LANES: usize = LANES;
     const ACCUMULATORS: usize = 12;
     const TILE_VECTORS: usize = 3;
-    const ROW_BATCH: usize = 2;
+    const STREAM_ROWS: [usize; 2] = [2, 4];
 
     #[inline(always)]
     fn enter(self, leaf: impl Leaf) {
