@@ -67,6 +67,12 @@ impl Vectors for Avx2 {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
     }
 
+    #[inline(always)]
+    fn prefetch_second_level(self, address: *const u8) {
+        // SAFETY: as above.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) };
+    }
+
     memory_operations! {
         unsafe fn load_f32(self, from: *const f32) -> __m256 { _mm256_loadu_ps(from) }
         unsafe fn load_f16(self, from: *const f16) -> __m256 {

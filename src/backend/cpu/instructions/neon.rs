@@ -76,6 +76,14 @@ impl Vectors for Neon {
         }
     }
 
+    #[inline(always)]
+    fn prefetch_second_level(self, address: *const u8) {
+        // SAFETY: as above.
+        unsafe {
+            asm!("prfm pldl2keep, [{}]", in(reg) address, options(nostack, readonly, preserves_flags));
+        }
+    }
+
     memory_operations! {
         unsafe fn load_f32(self, from: *const f32) -> float32x4_t { vld1q_f32(from) }
         unsafe fn load_f16(self, from: *const f16) -> float32x4_t {

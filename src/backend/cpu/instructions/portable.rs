@@ -93,6 +93,8 @@ impl Vectors for Portable {
 
     #[inline(always)]
     fn prefetch(self, _address: *const u8) {}
+    #[inline(always)]
+    fn prefetch_second_level(self, _address: *const u8) {}
 
     #[inline(always)]
     unsafe fn load_f32(self, from: *const f32) -> Lanes {

@@ -48,6 +48,8 @@ pub(crate) trait Vectors: Copy + fmt::Debug + Send + Sync + 'static {
 
     /// Asks for the cache line at `address`, which need not be valid.
     fn prefetch(self, address: *const u8);
+    /// Likewise, but not into the first-level cache.
+    fn prefetch_second_level(self, address: *const u8);
 
     /// # Safety
     /// `LANES` elements from `from` on can be read.

@@ -14,8 +14,9 @@ use crate::backend::cpu::products::Products;
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
-/// How far ahead of its use a line of weights is asked for, in bytes.
-const PREFETCH_DISTANCE: usize = 1024;
+/// How far ahead of its use a line of weights is asked for, in bytes. (Zen 5, one thread, 8 rows: 3072 gives
+/// 26 GB/s, 2048 and 4096 25, 1024 20, none 15.)
+const PREFETCH_DISTANCE: usize = 3072;
 /// Elements of the longest vector.
 const MAX_STEP: usize = 32;
 
