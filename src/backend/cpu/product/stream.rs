@@ -54,7 +54,7 @@ pub(crate) fn sum_rows<V: Vectors, P: Products<V>>(
     sums: &mut [f32],
 ) {
     let passes = activations.rows.div_ceil(V::STREAM_ROWS[1]).max(1);
-    let batch = activations.rows.div_ceil(passes);
+    let batch = activations.rows.div_ceil(passes).max(1);
     if batch <= V::STREAM_ROWS[0] {
         sum_streams::<V, P, 4>(tokens, matrices, rows, (activations, batch), sums);
     } else {
