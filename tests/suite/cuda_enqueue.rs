@@ -49,8 +49,12 @@ impl Model {
     }
 }
 
+/// Elements between the start of an allocation and its tensor: gate, up and down weights, x, out.
+type Offsets = [usize; 5];
+
 /// A model's tensors on the device.
 struct Memory {
+    offsets: Offsets,
     weights: [CudaSlice<f16>; 3],
     x: CudaSlice<f16>,
     out: CudaSlice<f16>,
@@ -58,28 +62,28 @@ struct Memory {
 }
 
 impl Memory {
-    /// Each tensor `offset` elements behind the start of its allocation.
-    fn new(stream: &Arc<CudaStream>, model: &Model, x: &Tensor, offset: usize) -> Memory {
+    fn new(stream: &Arc<CudaStream>, model: &Model, x: &Tensor) -> Memory {
+        Memory::at(stream, model, x, [0; 5])
+    }
+
+    fn at(stream: &Arc<CudaStream>, model: &Model, x: &Tensor, offsets: Offsets) -> Memory {
         let rows = x.layout().shape()[0];
         Memory {
-            weights: [0, 1, 2].map(|index| upload(stream, &model.weights[index], offset)),
-            x: upload(stream, x, offset),
-            out: stream.alloc_zeros(offset + rows * HIDDEN).unwrap(),
+            offsets,
+            weights: [0, 1, 2].map(|index| upload(stream, &model.weights[index], offsets[index])),
+            x: upload(stream, x, offsets[3]),
+            out: stream.alloc_zeros(offsets[4] + rows * HIDDEN).unwrap(),
             workspace: stream.alloc_zeros(model.op.workspace_bytes(rows)).unwrap(),
         }
     }
 
-    fn call(
-        &mut self,
-        cuda: &Cuda,
-        stream: &Arc<CudaStream>,
-        op: &GatedMlp,
-        offset: usize,
-    ) -> Result<(), Error> {
-        let rows = (self.x.len() - offset) / HIDDEN;
-        let views = self.weights.each_ref().map(|weight| weight.slice(offset..));
+    fn call(&mut self, cuda: &Cuda, stream: &Arc<CudaStream>, op: &GatedMlp) -> Result<(), Error> {
+        let rows = (self.x.len() - self.offsets[3]) / HIDDEN;
+        let views: [_; 3] =
+            std::array::from_fn(|index| self.weights[index].slice(self.offsets[index]..));
         let [gate, up, down] = &views;
-        let (x, mut out) = (self.x.slice(offset..), self.out.slice_mut(offset..));
+        let x = self.x.slice(self.offsets[3]..);
+        let mut out = self.out.slice_mut(self.offsets[4]..);
         let args = GatedMlpArgs::new(
             CudaTensor::new(&x, &[rows, HIDDEN])?,
             CudaTensor::new(gate, &[FFN, HIDDEN])?,
@@ -90,11 +94,12 @@ impl Memory {
         cuda.gated_mlp(stream, op, args, CudaWorkspace::new(&mut self.workspace))
     }
 
-    fn result(&self, stream: &Arc<CudaStream>, offset: usize) -> Vec<f64> {
+    fn result(&self, stream: &Arc<CudaStream>) -> Vec<f64> {
         let out = stream.clone_dtoh(&self.out).unwrap();
         stream.synchronize().unwrap();
-        assert!(out[..offset].iter().all(|value| *value == f16::ZERO), "written before the start");
-        out[offset..].iter().map(|value| value.to_f64()).collect()
+        let (before, out) = out.split_at(self.offsets[4]);
+        assert!(before.iter().all(|value| *value == f16::ZERO), "written before the start");
+        out.iter().map(|value| value.to_f64()).collect()
     }
 }
 
@@ -113,11 +118,12 @@ fn views_at_any_offset_give_the_same_result() {
     for rows in [1, 2, 5, 70] {
         let x = model.x(rows, 9);
         let expected = model.expected(&x);
-        // 8 elements of f16 are 16 bytes; the others rule out vector loads and tensor cores.
-        for offset in [0, 1, 3, 8] {
-            let mut memory = Memory::new(&stream, &model, &x, offset);
-            memory.call(&cuda, &stream, &model.op, offset).unwrap();
-            assert_close(&memory.result(&stream, offset), &expected);
+        // 8 elements of f16 are 16 bytes; the others rule out vector loads and tensor cores, together and each alone.
+        let alone = (0..5).map(|tensor| std::array::from_fn(|index| usize::from(index == tensor)));
+        for offsets in [[0; 5], [1; 5], [3; 5], [8; 5]].into_iter().chain(alone) {
+            let mut memory = Memory::at(&stream, &model, &x, offsets);
+            memory.call(&cuda, &stream, &model.op).unwrap();
+            assert_close(&memory.result(&stream), &expected);
         }
     }
 }
@@ -128,11 +134,11 @@ fn uses_on_several_streams_are_ordered_by_the_slices_events() {
     let model = Model::new();
     let x = model.x(3, 11);
     let streams = [context.new_stream().unwrap(), context.new_stream().unwrap()];
-    let mut memory = Memory::new(&streams[0], &model, &x, 0);
+    let mut memory = Memory::new(&streams[0], &model, &x);
     for stream in streams.iter().chain(&streams) {
-        memory.call(&cuda, stream, &model.op, 0).unwrap();
+        memory.call(&cuda, stream, &model.op).unwrap();
     }
-    assert_close(&memory.result(&streams[0], 0), &model.expected(&x));
+    assert_close(&memory.result(&streams[0]), &model.expected(&x));
 }
 
 #[test]
@@ -198,11 +204,11 @@ fn what_a_kernel_cannot_take_is_a_typed_error() {
     let Some((context, cuda)) = backend(CudaOptions::default()) else { return };
     let (model, stream) = (Model::new(), context.default_stream());
     let x = model.x(2, 1);
-    let mut memory = Memory::new(&stream, &model, &x, 0);
+    let mut memory = Memory::new(&stream, &model, &x);
     let bytes = model.op.workspace_bytes(2);
 
     memory.workspace = stream.alloc_zeros(bytes - 1).unwrap();
-    let error = memory.call(&cuda, &stream, &model.op, 0).unwrap_err();
+    let error = memory.call(&cuda, &stream, &model.op).unwrap_err();
     assert_eq!(error.problem(), Some(Problem::Length));
     assert!(error.to_string().contains(&format!("at least {bytes} bytes")), "{error}");
 
@@ -224,7 +230,7 @@ fn what_a_kernel_cannot_take_is_a_typed_error() {
     assert_eq!(error.problem(), Some(Problem::Length));
     let error = CudaTensor::strided(&memory.x, &[2, HIDDEN], &[HIDDEN + 1, 1]).unwrap_err();
     assert_eq!(error.problem(), Some(Problem::Length));
-    assert!(memory.result(&stream, 0).iter().all(|value| *value == 0.0), "nothing was launched");
+    assert!(memory.result(&stream).iter().all(|value| *value == 0.0), "nothing was launched");
 }
 
 #[test]
@@ -261,19 +267,19 @@ fn a_captured_graph_replays_the_call() {
     let (model, stream) = (Model::new(), capturable(&context));
     for rows in [1, 4, 66] {
         let first = model.x(rows, 21);
-        let mut memory = Memory::new(&stream, &model, &first, 0);
+        let mut memory = Memory::new(&stream, &model, &first);
         let [x, weight, down] = [[rows, HIDDEN], [FFN, HIDDEN], [HIDDEN, FFN]].map(layout);
         let layouts = GatedMlpArgs::new(x, weight, weight, down, x);
         cuda.prepare(&model.op, &layouts).unwrap();
         begin(&stream);
-        memory.call(&cuda, &stream, &model.op, 0).unwrap();
+        memory.call(&cuda, &stream, &model.op).unwrap();
         let graph = stream.end_capture(GraphFlags(0)).unwrap().expect("a graph");
-        assert!(memory.result(&stream, 0).iter().all(|value| *value == 0.0), "only captured");
+        assert!(memory.result(&stream).iter().all(|value| *value == 0.0), "only captured");
         for seed in [21, 22] {
             let x = model.x(rows, seed);
             stream.memcpy_htod(x.view().as_slice::<f16>().unwrap(), &mut memory.x).unwrap();
             graph.launch().unwrap();
-            assert_close(&memory.result(&stream, 0), &model.expected(&x));
+            assert_close(&memory.result(&stream), &model.expected(&x));
         }
     }
 }
@@ -282,9 +288,9 @@ fn a_captured_graph_replays_the_call() {
 fn a_kernel_that_is_not_prepared_leaves_the_capture_intact() {
     let Some((context, cuda)) = backend(CudaOptions::default()) else { return };
     let (model, stream) = (Model::new(), capturable(&context));
-    let mut memory = Memory::new(&stream, &model, &model.x(1, 1), 0);
+    let mut memory = Memory::new(&stream, &model, &model.x(1, 1));
     begin(&stream);
-    let error = memory.call(&cuda, &stream, &model.op, 0).unwrap_err();
+    let error = memory.call(&cuda, &stream, &model.op).unwrap_err();
     assert!(error.to_string().contains("Cuda::prepare"), "{error}");
     let status = stream.capture_status().unwrap();
     assert_eq!(status, CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_ACTIVE);
@@ -295,10 +301,10 @@ fn a_kernel_that_is_not_prepared_leaves_the_capture_intact() {
 fn slices_with_events_are_refused_while_capturing() {
     let Some((context, cuda)) = backend(CudaOptions::default()) else { return };
     let (model, stream) = (Model::new(), context.new_stream().unwrap());
-    let mut memory = Memory::new(&stream, &model, &model.x(1, 1), 0);
-    memory.call(&cuda, &stream, &model.op, 0).unwrap();
+    let mut memory = Memory::new(&stream, &model, &model.x(1, 1));
+    memory.call(&cuda, &stream, &model.op).unwrap();
     begin(&stream);
-    let error = memory.call(&cuda, &stream, &model.op, 0).unwrap_err();
+    let error = memory.call(&cuda, &stream, &model.op).unwrap_err();
     assert!(matches!(error, Error::Unsupported { .. }), "{error}");
     let status = stream.capture_status().unwrap();
     assert_eq!(status, CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_ACTIVE);
@@ -315,9 +321,9 @@ fn one_backend_serves_many_threads() {
             scope.spawn(move || {
                 let stream = context.new_stream().unwrap();
                 let x = model.x(rows, rows as u64);
-                let mut memory = Memory::new(&stream, model, &x, 0);
-                memory.call(cuda, &stream, &model.op, 0).unwrap();
-                assert_close(&memory.result(&stream, 0), &model.expected(&x));
+                let mut memory = Memory::new(&stream, model, &x);
+                memory.call(cuda, &stream, &model.op).unwrap();
+                assert_close(&memory.result(&stream), &model.expected(&x));
             });
         }
     });

@@ -1,5 +1,6 @@
 //! Finding the driver, and its words.
 
+use std::error::Error as _;
 use std::sync::Arc;
 
 use cudarc::driver::{CudaContext, DriverError, sys};
@@ -63,7 +64,12 @@ pub(crate) fn load_first<N: AsRef<std::ffi::OsStr>>(
         // their initialisers have no preconditions.
         match unsafe { libloading::Library::new(name.as_ref()) } {
             Ok(library) => return Ok(library),
-            Err(error) => tried.push(format!("{}: {error}", name.as_ref().to_string_lossy())),
+            Err(error) => {
+                // The system's words are behind libloading's; some name the file, some do not.
+                let words = error.source().map_or(error.to_string(), ToString::to_string);
+                let name = name.as_ref().to_string_lossy();
+                tried.push(if words.contains(&*name) { words } else { format!("{name}: {words}") });
+            }
         }
     }
     Err(tried.join("; "))

@@ -18,8 +18,11 @@ pub fn open(selection: &Selection) -> Vec<Opened> {
 
 /// Whether the environment variable `SILUETTE_REQUIRE` (`wgpu,cuda`, say) names this.
 pub fn is_required(name: &str) -> bool {
-    let required = std::env::var("SILUETTE_REQUIRE").unwrap_or_default();
-    required.split(',').any(|word| word.trim() == name)
+    is_listed(&std::env::var("SILUETTE_REQUIRE").unwrap_or_default(), name)
+}
+
+fn is_listed(list: &str, name: &str) -> bool {
+    list.split(',').any(|word| word.trim() == name)
 }
 
 impl Opened {
@@ -51,4 +54,29 @@ pub fn to_json(devices: &[Opened]) -> Value {
         .map(|opened| (opened.backend.name().to_owned(), opened.to_json()))
         .collect::<Map<String, Value>>()
         .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requirements_are_whole_words_between_commas() {
+        assert!(is_listed("wgpu, cuda", "cuda") && is_listed("wgpu", "wgpu"));
+        assert!(!is_listed("", "cuda") && !is_listed("cudart", "cuda"));
+        assert!(!is_listed("wgpu cuda", "cuda"));
+    }
+
+    #[test]
+    fn a_missing_backend_says_why() {
+        let error = Error::Unavailable {
+            backend: Backend::Cuda,
+            reason: "no driver".into(),
+            remedy: "install it".into(),
+        };
+        let opened = Opened { backend: Backend::Cuda, device: Err(error) };
+        let json = opened.to_json();
+        assert_eq!(json["available"], false);
+        assert_eq!(json["reason"], "cuda: no driver (install it)");
+    }
 }

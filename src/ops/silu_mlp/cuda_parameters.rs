@@ -15,6 +15,7 @@ kernel_parameters! {
         pub rows: i64,
         pub columns: i64,
         pub vectorised: i32,
+        pub out_dtype: i32,
     }
 
     /// `n = rms_norm(x)`.

@@ -28,7 +28,7 @@ impl Vectors for Avx2 {
     const LANES: usize = 8;
     const ACCUMULATORS: usize = 12;
     const TILE_VECTORS: usize = 3;
-    const ROW_BATCH: usize = 2;
+    const STREAM_ROWS: [usize; 2] = [2, 4];
 
     #[inline(always)]
     fn enter(self, leaf: impl Leaf) {
@@ -65,6 +65,12 @@ impl Vectors for Avx2 {
     fn prefetch(self, address: *const u8) {
         // SAFETY: a prefetch reads nothing and faults on no address.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
+    }
+
+    #[inline(always)]
+    fn prefetch_second_level(self, address: *const u8) {
+        // SAFETY: as above.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) };
     }
 
     memory_operations! {

@@ -28,7 +28,7 @@ impl Vectors for Avx512 {
     const LANES: usize = 16;
     const ACCUMULATORS: usize = 24;
     const TILE_VECTORS: usize = 4;
-    const ROW_BATCH: usize = 4;
+    const STREAM_ROWS: [usize; 2] = [6, 8];
 
     #[inline(always)]
     fn enter(self, leaf: impl Leaf) {
@@ -75,6 +75,12 @@ impl Vectors for Avx512 {
     fn prefetch(self, address: *const u8) {
         // SAFETY: a prefetch reads nothing and faults on no address.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
+    }
+
+    #[inline(always)]
+    fn prefetch_second_level(self, address: *const u8) {
+        // SAFETY: as above.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) };
     }
 
     memory_operations! {

@@ -29,7 +29,7 @@ impl Vectors for Neon {
     const LANES: usize = 4;
     const ACCUMULATORS: usize = 24;
     const TILE_VECTORS: usize = 4;
-    const ROW_BATCH: usize = 4;
+    const STREAM_ROWS: [usize; 2] = [6, 8];
 
     #[inline(always)]
     fn enter(self, leaf: impl Leaf) {
@@ -73,6 +73,14 @@ impl Vectors for Neon {
         // SAFETY: a prefetch reads nothing and faults on no address.
         unsafe {
             asm!("prfm pldl1keep, [{}]", in(reg) address, options(nostack, readonly, preserves_flags));
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch_second_level(self, address: *const u8) {
+        // SAFETY: as above.
+        unsafe {
+            asm!("prfm pldl2keep, [{}]", in(reg) address, options(nostack, readonly, preserves_flags));
         }
     }
 

@@ -36,7 +36,7 @@ impl Vectors for Portable {
     const LANES: usize = LANES;
     const ACCUMULATORS: usize = 12;
     const TILE_VECTORS: usize = 3;
-    const ROW_BATCH: usize = 2;
+    const STREAM_ROWS: [usize; 2] = [2, 4];
 
     #[inline(always)]
     fn enter(self, leaf: impl Leaf) {
@@ -93,6 +93,8 @@ impl Vectors for Portable {
 
     #[inline(always)]
     fn prefetch(self, _address: *const u8) {}
+    #[inline(always)]
+    fn prefetch_second_level(self, _address: *const u8) {}
 
     #[inline(always)]
     unsafe fn load_f32(self, from: *const f32) -> Lanes {

@@ -19,8 +19,8 @@ pub(crate) trait Vectors: Copy + fmt::Debug + Send + Sync + 'static {
     const ACCUMULATORS: usize;
     /// Vectors side by side in the widest tile of sums.
     const TILE_VECTORS: usize;
-    /// Rows of activations that are multiplied with four weights at once.
-    const ROW_BATCH: usize;
+    /// Most rows of activations, 8 at most, that four streams of weights meet at once, and that three do.
+    const STREAM_ROWS: [usize; 2];
 
     /// Runs `leaf` compiled for this instruction set.
     fn enter(self, leaf: impl Leaf);
@@ -48,6 +48,8 @@ pub(crate) trait Vectors: Copy + fmt::Debug + Send + Sync + 'static {
 
     /// Asks for the cache line at `address`, which need not be valid.
     fn prefetch(self, address: *const u8);
+    /// Likewise, but not into the first-level cache.
+    fn prefetch_second_level(self, address: *const u8);
 
     /// # Safety
     /// `LANES` elements from `from` on can be read.

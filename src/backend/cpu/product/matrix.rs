@@ -32,6 +32,11 @@ impl<'a, T: Element> Matrix<'a, T> {
         self.columns
     }
 
+    /// Bytes between rows.
+    pub fn stride_bytes(&self) -> usize {
+        self.stride * size_of::<T>()
+    }
+
     /// The weights of one output feature.
     #[inline(always)]
     pub fn row(&self, row: usize) -> &'a [T] {

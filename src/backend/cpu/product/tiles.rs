@@ -167,6 +167,13 @@ pub(crate) fn multiply<V: Vectors, P: Products<V>>(
                 sums: scratch.sums[lane..].as_mut_ptr(),
                 sums_stride: packing.sums_stride(),
                 accumulate: start > 0,
+                // While the first block of activations is at work, the next panel's weights are fetched.
+                ahead: (lane == 0 && columns.end < packing.columns).then(|| Ahead {
+                    first: [matrices[0], matrices[matrices.len() - 1]]
+                        .map(|matrix| matrix.row(rows.start)[columns.end..].as_ptr().cast()),
+                    stride: matrices[0].stride_bytes(),
+                    rows: padded_rows,
+                }),
             };
             // SAFETY: by the assertions, panel and sums hold `all_rows` rows, and the activations the rest
             // of their block; `width` is that block's.
@@ -198,6 +205,26 @@ fn widen_row<V: Vectors, P: Products<V>>(
     }
 }
 
+/// Weights that will be needed next.
+#[derive(Clone, Copy)]
+struct Ahead {
+    /// The first row of each matrix.
+    first: [*const u8; 2],
+    /// Bytes between rows.
+    stride: usize,
+    /// Rows of each matrix in the panel.
+    rows: usize,
+}
+
+impl Ahead {
+    /// The row that goes with row `row` of the panel; beyond the matrix, no valid address.
+    #[inline(always)]
+    fn row(&self, row: usize) -> *const u8 {
+        let second = usize::from(row >= self.rows);
+        self.first[second].wrapping_add((row - second * self.rows) * self.stride)
+    }
+}
+
 /// A block of rows of activations against a panel.
 struct Block<V, P: Products<V>>
 where
@@ -211,9 +238,13 @@ where
     sums: *mut f32,
     sums_stride: usize,
     accumulate: bool,
+    ahead: Option<Ahead>,
 }
 
 impl<V: Vectors, P: Products<V>> Block<V, P> {
+    /// Steps of a tile between prefetches, each of which asks for the weights of as many steps.
+    const STEPS_PER_LINE: usize = 64 / size_of::<P::Weight>() / P::GROUP;
+
     /// The block is `vectors` wide. As many weight rows go with it as there are registers for sums.
     ///
     /// # Safety
@@ -252,8 +283,7 @@ impl<V: Vectors, P: Products<V>> Block<V, P> {
     /// vectors; the sums these rows, `VECTORS` vectors each.
     #[inline(always)]
     unsafe fn tile<const VECTORS: usize, const ROWS: usize>(&self, row: usize) {
-        let (v, p) = self.tokens;
-        let stride = Panel::<V, P>::STRIDE;
+        let v = self.tokens.0;
         let mut sums = [[v.splat(0.0); VECTORS]; ROWS];
         // SAFETY: the caller's promise.
         unsafe {
@@ -265,23 +295,50 @@ impl<V: Vectors, P: Products<V>> Block<V, P> {
                     }
                 }
             }
-            let weights = self.panel.add(row * stride);
-            for step in 0..self.depth {
-                let mut operands =
-                    [p.load(v, self.activations.add(step * VECTORS * P::STEP)); VECTORS];
-                for (vector, operand) in operands.iter_mut().enumerate().skip(1) {
-                    *operand = p.load(v, self.activations.add((step * VECTORS + vector) * P::STEP));
-                }
-                for (row, sums) in sums.iter_mut().enumerate() {
-                    let weight = p.splat(v, weights.add(row * stride + step * P::GROUP));
-                    for (sum, operand) in sums.iter_mut().zip(operands) {
-                        *sum = p.multiply_add(v, weight, operand, *sum);
+            let weights = self.panel.add(row * Panel::<V, P>::STRIDE);
+            for first in (0..self.depth).step_by(Self::STEPS_PER_LINE) {
+                if let Some(ahead) = self.ahead {
+                    let line = first * P::GROUP * size_of::<P::Weight>();
+                    for index in 0..ROWS {
+                        v.prefetch_second_level(ahead.row(row + index).wrapping_add(line));
                     }
+                }
+                for step in first..self.depth.min(first + Self::STEPS_PER_LINE) {
+                    self.step(weights, step, &mut sums);
                 }
             }
             for (row, sums) in sums.into_iter().enumerate() {
                 for (vector, sum) in sums.into_iter().enumerate() {
                     v.store_f32(sum, target.add(row * self.sums_stride + vector * V::LANES));
+                }
+            }
+        }
+    }
+
+    /// One group of columns.
+    ///
+    /// # Safety
+    /// As [`Block::tile`]; `weights` is the tile's first row of the panel, and `step` below `depth`.
+    #[inline(always)]
+    unsafe fn step<const VECTORS: usize, const ROWS: usize>(
+        &self,
+        weights: *const P::Operand,
+        step: usize,
+        sums: &mut [[V::Vector; VECTORS]; ROWS],
+    ) {
+        let (v, p) = self.tokens;
+        // SAFETY: the caller's promise.
+        unsafe {
+            let activations = self.activations.add(step * VECTORS * P::STEP);
+            let mut operands = [p.load(v, activations); VECTORS];
+            for (vector, operand) in operands.iter_mut().enumerate().skip(1) {
+                *operand = p.load(v, activations.add(vector * P::STEP));
+            }
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let place = row * Panel::<V, P>::STRIDE + step * P::GROUP;
+                let weight = p.splat(v, weights.add(place));
+                for (sum, operand) in sums.iter_mut().zip(operands) {
+                    *sum = p.multiply_add(v, weight, operand, *sum);
                 }
             }
         }

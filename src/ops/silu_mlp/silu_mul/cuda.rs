@@ -11,15 +11,13 @@ use crate::backend::cuda::binder::{Binder, VECTOR_BYTES};
 use crate::backend::cuda::launch::{CudaPlan, Kernel, Launch};
 use crate::backend::cuda::parameters::{ReadPointer, WritePointer};
 use crate::backend::cuda::{Cuda, CudaCapabilities, CudaTensor, CudaTensorMut};
-use crate::error::{Backend, Error};
+use crate::error::Error;
 use crate::layout::Layout;
 use crate::operation::Operation as _;
-use crate::ops::silu_mlp::cuda_parameters::SiluMulParams;
+use crate::ops::silu_mlp::cuda_parameters::{SiluMulParams, dtype_code};
 
 impl Cuda {
     /// Enqueues [`SiluMul`] on the caller's stream: `silu(gate) * up`.
-    ///
-    /// `out` must be of the inputs' type.
     ///
     /// # Errors
     /// [`Error::Argument`] names the argument, [`Error::Unsupported`] the device's limit.
@@ -38,7 +36,8 @@ impl Cuda {
         let out = binder.output("out", &mut args.out)?;
         binder.finish()?;
         let function = self.function(SiluMul::NAME, stream, &launch)?;
-        let vectorised = [&gate, &up, &out].iter().all(|tensor| tensor.is_vectorisable());
+        let vectorised = layouts.out.dtype() == op.dtype
+            && [&gate, &up, &out].iter().all(|tensor| tensor.is_vectorisable());
         let parameters = SiluMulParams {
             gate: ReadPointer(gate.address()),
             up: ReadPointer(up.address()),
@@ -49,6 +48,7 @@ impl Cuda {
             rows: layouts.gate.shape()[0] as i64,
             columns: op.columns as i64,
             vectorised: i32::from(vectorised),
+            out_dtype: dtype_code(layouts.out.dtype()),
         };
         // SAFETY: `validate` proved shapes, strides and dtypes, the binder alignment and that `out` overlaps
         // nothing; `geometry` follows the kernel's contract.
@@ -78,14 +78,6 @@ fn geometry(
 ) -> Result<Option<Launch>, Error> {
     const THREADS: u32 = 256;
     const MAX_GRID_Y: usize = 65_535;
-    if layouts.out.dtype() != op.dtype {
-        return Err(Error::Unsupported {
-            op: SiluMul::NAME,
-            backend: Backend::Cuda,
-            reason: format!("out is {} and the inputs are {}", layouts.out.dtype(), op.dtype),
-            remedy: "write to a tensor of the inputs' type".into(),
-        });
-    }
     let rows = layouts.gate.shape()[0];
     if rows == 0 || op.columns == 0 {
         return Ok(None);

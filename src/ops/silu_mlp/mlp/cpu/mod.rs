@@ -26,6 +26,9 @@ pub(crate) fn mlp(
 ) -> Result<(), Error> {
     op.validate(&args.layouts())?;
     let rows = args.x.layout().shape()[0];
+    if rows == 0 {
+        return Ok(());
+    }
     let strategy = Strategy::choose(op, rows, cpu.threads());
     run(cpu, op, args, workspace, strategy);
     Ok(())
