@@ -81,15 +81,15 @@ def execute(step: Step, out: Path, limit_s: float, environment: dict[str, str]) 
                 process.wait()
 
 
-def run_step(step: Step, out: Path, left_s: float, environment: dict[str, str]) -> dict:
+def run_step(step: Step, out: Path, limit_s: float, environment: dict[str, str]) -> dict:
     entry: dict = {"step": step.name, "command": without_folders(step.command, out)}
     if step.missing:
         return {**entry, "status": "missing", "reason": step.missing}
-    if left_s < LEAST_STEP_S:
+    if limit_s < LEAST_STEP_S:
         return {**entry, "status": "not run", "reason": "no time left"}
     started = time.monotonic()
     try:
-        code, wrong = execute(step, out, min(step.limit_s, left_s), environment)
+        code, wrong = execute(step, out, limit_s, environment)
     except OSError as error:
         return {**entry, "status": "fail", "reason": f"could not be started: {error}"}
     stdout, stderr = out / f"{step.name}.stdout", out / f"{step.name}.stderr"
@@ -187,7 +187,8 @@ def run_all(arguments: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as cache:
         environment = {**steps_environment(cache), "SILUETTE_COMMIT": facts["commit"]}
         for step in chosen:
-            entry = run_step(step, out, arguments.budget - (time.monotonic() - started), environment)
+            left_s = arguments.budget - (time.monotonic() - started)
+            entry = run_step(step, out, min(left_s, step.limit_s * arguments.patience), environment)
             ran.append(entry)
             entries[step.name] = entry
             seconds = f"{entry['seconds']:.1f} s" if "seconds" in entry else ""
@@ -226,6 +227,9 @@ def main() -> int:
     parser.add_argument("--require", default="", help="backends that must not be missing: cuda, wgpu or cuda,wgpu")
     parser.add_argument(
         "--budget", type=float, default=570, metavar="SECONDS", help="for all steps together (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--patience", type=float, default=1, metavar="FACTOR", help="for each step's own limit, on a slow device"
     )
     arguments = parser.parse_args()
     if {backend for backend in arguments.require.split(",") if backend} - set(BACKENDS):

@@ -84,6 +84,20 @@ def verified(stdout: Path, entry: dict) -> str | None:
     return None if counts["pass"] else "no case ran"
 
 
+def sanitized(log: Path) -> Judge:
+    def judge(stdout: Path, entry: dict) -> str | None:
+        if not log.is_file():
+            return "the sanitizer wrote no log"
+        entry["log"] = log.name
+        summary = [line for line in log.read_text(errors="replace").splitlines() if "SUMMARY" in line]
+        found = None
+        if entry["exit_code"] == SANITIZER_FOUND_ERRORS:
+            found = f"the sanitizer found errors: {' '.join(summary)}"
+        return "; ".join(filter(None, (found, verified(stdout, entry)))) or None
+
+    return judge
+
+
 def tests_passed(stdout: Path, entry: dict) -> str | None:
     """Of Rust's test harness: tests ran, and none of them failed."""
     output = stdout.read_text(errors="replace")
@@ -147,9 +161,10 @@ def sanitize(bundle: Bundle, out: Path, missing: dict, kind: str, limit_s: int) 
     sanitizer = machine.find_program("compute-sanitizer")
     why = missing["cuda"] or (None if sanitizer else "compute-sanitizer was not found")
     command = [str(sanitizer), "--tool", kind, "--error-exitcode", str(SANITIZER_FOUND_ERRORS)]
-    command += ["--log-file", str(out / f"sanitize_{kind}.log")]
+    log = out / f"sanitize_{kind}.log"
+    command += ["--log-file", str(log)]
     command += [bundle.tool, "verify", "--backend", "cuda", "--op", SANITIZED_OPERATION, "--json"]
-    return Step(f"sanitize_{kind}", command, limit_s, why, verified, required("cuda"))
+    return Step(f"sanitize_{kind}", command, limit_s, why, sanitized(log), required("cuda"))
 
 
 def bench(bundle: Bundle, out: Path, missing: dict, backend: str) -> Step:
