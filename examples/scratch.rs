@@ -11,15 +11,31 @@ fn main() {
     let start = Instant::now();
     for case in cases_for(Purpose::Conformance) {
         let id = format!("{} {} {}", case.op, case.dtype, case.name);
-        if !id.contains(&filter) { continue; }
+        if !id.contains(&filter) {
+            continue;
+        }
         let t = Instant::now();
         let oracle = Oracle::new(&case).unwrap();
         let reference = t.elapsed();
         let t = Instant::now();
         let outcome = oracle.check(&device);
         let took = t.elapsed();
-        if outcome.status == Status::Pass { pass += 1 } else { fail += 1; println!("{id}: {:?}", outcome.status); }
-        if took.as_millis() > 1000 { println!("   slow {id}: {took:?} reference {reference:?} pipelines {}", inner.context().compiled_pipelines()); }
+        if outcome.status == Status::Pass {
+            pass += 1
+        } else {
+            fail += 1;
+            println!("{id}: {:?}", outcome.status);
+        }
+        if took.as_millis() > 1000 {
+            println!(
+                "   slow {id}: {took:?} reference {reference:?} pipelines {}",
+                inner.context().compiled_pipelines()
+            );
+        }
     }
-    println!("{pass} pass {fail} fail {:?} pipelines {}", start.elapsed(), inner.context().compiled_pipelines());
+    println!(
+        "{pass} pass {fail} fail {:?} pipelines {}",
+        start.elapsed(),
+        inner.context().compiled_pipelines()
+    );
 }

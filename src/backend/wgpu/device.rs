@@ -8,8 +8,9 @@ use super::plan::Plan;
 use super::scope::{device_error, scoped};
 use super::tensor::{WgpuTensor, WgpuWorkspace};
 use crate::arguments::Arguments;
+use crate::device::guard::{GUARD_BYTES, Guarded};
 use crate::device::{Loaded, NamedTensors};
-use crate::error::Error;
+use crate::error::{Backend, Error};
 use crate::layout::{HasLayout, Layout};
 use crate::operation::Operation;
 use crate::tensor::Tensor;
@@ -60,13 +61,15 @@ impl WgpuDevice {
             |info| Ok(outputs.get(info.name).map(HasLayout::layout)),
         )?;
         op.validate(&layouts)?;
-        let inputs = self.upload(&inputs)?;
-        let outputs = self.upload(&outputs)?;
+        let inputs = inputs.iter().map(|(name, tensor)| self.input(name, tensor));
+        let inputs: BTreeMap<_, _> = inputs.collect::<Result<_, Error>>()?;
+        let outputs = outputs.iter().map(|(name, tensor)| self.output(name, tensor));
+        let outputs: BTreeMap<_, _> = outputs.collect::<Result<_, Error>>()?;
         let workspace = self.buffer("siluette.workspace", op.workspace_bytes(&layouts) as u64)?;
         let args = O::Args::collect(
             O::NAME,
-            |info| Ok(inputs.get(info.name).map(Resident::view)),
-            |info| Ok(outputs.get(info.name).map(Resident::view)),
+            |info| Ok(inputs.get(info.name).map(Input::view)),
+            |info| Ok(outputs.get(info.name).map(Output::view)),
         )?;
         let plan = op.plan_wgpu(&self.wgpu, args, WgpuWorkspace::whole(&workspace))?;
         let (device, queue) = (self.wgpu.device().clone(), self.wgpu.queue().clone());
@@ -74,20 +77,26 @@ impl WgpuDevice {
         Ok(Box::new(WgpuLoaded { device, queue, plan, outputs, clock }))
     }
 
-    fn upload(&self, tensors: &NamedTensors) -> Result<BTreeMap<String, Resident>, Error> {
-        let mut resident = BTreeMap::new();
-        for (name, tensor) in tensors {
-            let view = tensor.view();
-            let mut bytes = view.span_bytes().to_vec();
-            // Copies are of whole words.
-            bytes.resize(bytes.len().next_multiple_of(4), 0);
-            let buffer = self.buffer(name, bytes.len() as u64)?;
-            scoped(self.wgpu.device(), &format!("writing {name}"), || {
-                self.wgpu.queue().write_buffer(&buffer, 0, &bytes);
-            })?;
-            resident.insert(name.clone(), Resident { buffer, layout: tensor.layout() });
-        }
-        Ok(resident)
+    fn input(&self, name: &str, tensor: &Tensor) -> Result<(String, Input), Error> {
+        let buffer = self.upload(name, tensor.view().span_bytes())?;
+        Ok((name.to_owned(), Input { buffer, layout: tensor.layout() }))
+    }
+
+    fn output(&self, name: &str, tensor: &Tensor) -> Result<(String, Output), Error> {
+        let guarded = Guarded::new(tensor);
+        let buffer = self.upload(name, guarded.bytes())?;
+        Ok((name.to_owned(), Output { buffer, guarded }))
+    }
+
+    fn upload(&self, name: &str, contents: &[u8]) -> Result<wgpu::Buffer, Error> {
+        let mut bytes = contents.to_vec();
+        // Copies are of whole words.
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        let buffer = self.buffer(name, bytes.len() as u64)?;
+        scoped(self.wgpu.device(), &format!("writing {name}"), || {
+            self.wgpu.queue().write_buffer(&buffer, 0, &bytes);
+        })?;
+        Ok(buffer)
     }
 
     fn buffer(&self, name: &str, bytes: u64) -> Result<wgpu::Buffer, Error> {
@@ -109,14 +118,26 @@ impl WgpuDevice {
 }
 
 /// A tensor in a buffer of its own.
-struct Resident {
+struct Input {
     buffer: wgpu::Buffer,
     layout: Layout,
 }
 
-impl Resident {
+impl Input {
     fn view(&self) -> WgpuTensor<'_> {
         WgpuTensor::new(&self.buffer, 0, self.layout)
+    }
+}
+
+/// A tensor between fences.
+struct Output {
+    buffer: wgpu::Buffer,
+    guarded: Guarded,
+}
+
+impl Output {
+    fn view(&self) -> WgpuTensor<'_> {
+        WgpuTensor::new(&self.buffer, GUARD_BYTES as u64, self.guarded.layout())
     }
 }
 
@@ -124,7 +145,7 @@ struct WgpuLoaded {
     device: wgpu::Device,
     queue: wgpu::Queue,
     plan: Plan,
-    outputs: BTreeMap<String, Resident>,
+    outputs: BTreeMap<String, Output>,
     clock: Option<Clock>,
 }
 
@@ -156,12 +177,10 @@ impl Loaded for WgpuLoaded {
 
     fn outputs(&mut self) -> Result<NamedTensors, Error> {
         let mut tensors = NamedTensors::new();
-        for (name, resident) in &self.outputs {
-            let mut tensor = Tensor::zeros(resident.layout);
-            let bytes = download(&self.device, &self.queue, &resident.buffer)?;
-            let span = tensor.span_bytes_mut();
-            span.copy_from_slice(&bytes[..span.len()]);
-            tensors.insert(name.clone(), tensor);
+        for (name, output) in &mut self.outputs {
+            let bytes = download(&self.device, &self.queue, &output.buffer)?;
+            output.guarded.bytes_mut().copy_from_slice(&bytes);
+            tensors.insert(name.clone(), output.guarded.tensor(Backend::Wgpu)?);
         }
         Ok(tensors)
     }
