@@ -3,6 +3,9 @@
 #[cfg(feature = "wgpu")]
 #[path = "build/check.rs"]
 mod check;
+#[cfg(feature = "cuda")]
+#[path = "build/cuda.rs"]
+mod cuda;
 #[cfg(feature = "wgpu")]
 #[path = "build/reflect.rs"]
 mod reflect;
@@ -15,6 +18,8 @@ mod splice;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    #[cfg(feature = "cuda")]
+    cuda::build();
     #[cfg(feature = "wgpu")]
     if let Err(problem) = registry::generate() {
         eprintln!("{problem}");

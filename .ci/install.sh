@@ -27,12 +27,12 @@ if [ ! -e "$tools/nvrtc/nvidia/cuda_nvrtc/lib/libnvrtc.so.12" ]; then
         nvidia-cuda-nvrtc-cu12==12.6.85 nvidia-cuda-runtime-cu12==12.6.77
 fi
 
-tests/cuda_simulator/build.sh plain "$tools/simulator-plain"
+tests/cuda_simulator/build.sh plain "$tools/simulator/plain"
 
 cat >"$environment" <<SH
 export VK_DRIVER_FILES=/usr/share/vulkan/icd.d/lvp_icd.json
 export WGPU_BACKEND=vulkan
 export MESA_SHADER_CACHE_DIR=$tools/shader-cache
-export LD_LIBRARY_PATH=$tools/simulator-plain\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}
+export LD_LIBRARY_PATH=$tools/simulator/plain\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}
 export SILUETTE_NVRTC_LIBRARY=$tools/nvrtc/nvidia/cuda_nvrtc/lib/libnvrtc.so.12
 SH

@@ -36,6 +36,9 @@ macro_rules! host_data {
                     $(DType::$variant => DataMut::$variant(bytemuck::try_cast_slice_mut(bytes)?)),*
                 })
             }
+            fn bytes_mut(&mut self) -> &mut [u8] {
+                match self { $(DataMut::$variant(data) => bytemuck::cast_slice_mut(data)),* }
+            }
             fn reborrow(&mut self) -> DataMut<'_> {
                 match self { $(DataMut::$variant(data) => DataMut::$variant(data)),* }
             }
@@ -197,6 +200,12 @@ impl<'a> TensorMut<'a> {
             DataMut::U32(data) => bytemuck::cast_slice_mut(data),
         };
         Some(&mut slice[..span])
+    }
+
+    /// The bytes of the whole span, gaps included.
+    pub(crate) fn span_bytes_mut(&mut self) -> &mut [u8] {
+        let span = self.layout.span() * self.layout.dtype().size();
+        &mut self.data.bytes_mut()[..span]
     }
 
     /// Writes every element, in row-major order, rounding once; integers are truncated.

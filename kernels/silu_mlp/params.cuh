@@ -19,6 +19,7 @@ struct SiluMulParams {
     int64_t rows;
     int64_t columns;
     int32_t vectorised;  // 1: 16-byte accesses are allowed, see README, "Alignment"
+    int32_t out_dtype;  // 0 f32, 1 f16, 2 bf16
 };
 
 // n = rms_norm(x)

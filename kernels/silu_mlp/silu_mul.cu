@@ -1,11 +1,13 @@
 // silu_mul:  out[m,f] = silu(gate[m,f]) * up[m,f]
 //
-// gate, up, out  [M, F]  one dtype, any row strides >= F: gate and up may be the halves of one [M, 2F] tensor
+// gate, up  [M, F]  one dtype, any row strides >= F: they may be the halves of one [M, 2F] tensor
+// out       [M, F]  f32, f16 or bf16
 //
 // grid  (ceil(F / (256 * C)), min(M, 65535))   block 256; C = elements in 16 bytes; a block strides over the rows
 // shared  none
 // One thread moves 16 bytes of each tensor: 6 bytes of traffic an element in f16 and bf16, no reuse, hence no staging.
-// f32 arithmetic, one rounding to the storage type.
+// Another output type than the inputs', or tensors that are not aligned, go element by element.
+// f32 arithmetic, one rounding to the output type.
 #include "device.cuh"
 #include "numeric.cuh"
 #include "params.cuh"
@@ -14,12 +16,14 @@ constexpr int SILU_MUL_THREADS = 256;
 
 // Consecutive threads take consecutive elements, so that even an unaligned row is read in whole sectors.
 template <class T>
-__device__ __forceinline__ void silu_mul_elements(const T* gate, const T* up, T* out, int64_t first, int64_t step,
-                                                  int64_t columns) {
+__device__ __forceinline__ void silu_mul_elements(const SiluMulParams& p, const T* gate, const T* up, int64_t row,
+                                                  int64_t first, int64_t step) {
 #pragma unroll
     for (int i = 0; i < CHUNK<T>; ++i) {
         const int64_t column = first + i * step;
-        if (column < columns) out[column] = from_float<T>(silu(to_float(gate[column])) * to_float(up[column]));
+        if (column >= p.columns) continue;
+        const float value = silu(to_float(gate[column])) * to_float(up[column]);
+        store_as(p.out, row * p.out_row_stride + column, p.out_dtype, value);
     }
 }
 
@@ -41,13 +45,13 @@ template <class T> __device__ __forceinline__ void silu_mul(const SiluMulParams&
     for (int64_t row = blockIdx.y; row < p.rows; row += gridDim.y) {
         const T* gate = static_cast<const T*>(p.gate) + row * p.gate_row_stride;
         const T* up = static_cast<const T*>(p.up) + row * p.up_row_stride;
-        T* out = static_cast<T*>(p.out) + row * p.out_row_stride;
         if (!p.vectorised) {
-            silu_mul_elements(gate, up, out, block_column + int64_t(threadIdx.x), SILU_MUL_THREADS, p.columns);
+            silu_mul_elements(p, gate, up, row, block_column + int64_t(threadIdx.x), SILU_MUL_THREADS);
         } else if (column + CHUNK<T> <= p.columns) {
+            T* out = static_cast<T*>(p.out) + row * p.out_row_stride;
             silu_mul_chunk(gate + column, up + column, out + column);
         } else {
-            silu_mul_elements(gate, up, out, column, 1, p.columns);
+            silu_mul_elements(p, gate, up, row, column, 1);
         }
     }
 }
@@ -58,7 +62,6 @@ template <class T> __device__ __forceinline__ void silu_mul(const SiluMulParams&
         silu_mul<T>(p);                                                                                               \
     }                                                                                                                 \
     SIMULATED_KERNEL(silu_mul_##T)
-
 
 SILU_MUL_KERNEL(f32)
 SILU_MUL_KERNEL(f16)

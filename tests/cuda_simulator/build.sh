@@ -11,4 +11,4 @@ mode=${1:?usage: build.sh plain|asan|checked OUTDIR}
 output=${2:?usage: build.sh plain|asan|checked OUTDIR}
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$output"
-exec make --no-print-directory -C "$here" -j "${JOBS:-2}" MODE="$mode" OUT="$(cd "$output" && pwd)"
+exec make --silent --no-print-directory -C "$here" -j "${JOBS:-2}" MODE="$mode" OUT="$(cd "$output" && pwd)"

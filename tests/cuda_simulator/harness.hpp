@@ -60,7 +60,8 @@ std::string launch(const std::string& name, dim3 grid, dim3 block, size_t dynami
     const simulator::Kernel* kernel = simulator::find_kernel(name);
     if (!kernel) return "there is no kernel " + name;
     void* pointers[] = {&arguments...};
-    return simulator::run({kernel, grid, block, dynamic_shared, pointers});
+    const size_t shared_limit = simulator::max_shared_bytes(simulator::config().compute_capability);
+    return simulator::run({kernel, grid, block, dynamic_shared, pointers, shared_limit});
 }
 
 } // namespace harness

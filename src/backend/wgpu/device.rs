@@ -13,7 +13,6 @@ use crate::device::{Loaded, NamedTensors};
 use crate::error::{Backend, Error};
 use crate::layout::{HasLayout, Layout};
 use crate::operation::Operation;
-use crate::tensor::Tensor;
 
 /// A context together with the memory that it computes in.
 #[derive(Debug)]
@@ -45,6 +44,20 @@ impl WgpuDevice {
         self.wgpu.name()
     }
 
+    /// As [`crate::Device::details`].
+    pub fn details(&self) -> Vec<(&'static str, String)> {
+        let capabilities = self.wgpu.capabilities();
+        vec![
+            ("subgroups", capabilities.subgroups.to_string()),
+            ("software", capabilities.cpu.to_string()),
+            ("workgroup_memory_bytes", capabilities.workgroup_bytes.to_string()),
+            ("invocations_per_workgroup", capabilities.invocations.to_string()),
+            ("workgroups_per_dimension", capabilities.workgroups_per_dimension.to_string()),
+            ("storage_binding_bytes", capabilities.storage_binding_bytes.to_string()),
+            ("storage_offset_alignment_bytes", capabilities.storage_offset_alignment.to_string()),
+        ]
+    }
+
     /// As [`crate::Device::load`].
     ///
     /// # Errors
@@ -61,14 +74,29 @@ impl WgpuDevice {
             |info| Ok(outputs.get(info.name).map(HasLayout::layout)),
         )?;
         op.validate(&layouts)?;
-        let inputs = inputs.iter().map(|(name, tensor)| self.input(name, tensor));
-        let inputs: BTreeMap<_, _> = inputs.collect::<Result<_, Error>>()?;
-        let outputs = outputs.iter().map(|(name, tensor)| self.output(name, tensor));
-        let outputs: BTreeMap<_, _> = outputs.collect::<Result<_, Error>>()?;
+        let inputs = inputs
+            .iter()
+            .map(|(name, tensor)| {
+                let buffer = self.upload(name, tensor.view().span_bytes())?;
+                Ok((name.as_str(), (buffer, tensor.layout())))
+            })
+            .collect::<Result<BTreeMap<&str, (wgpu::Buffer, Layout)>, Error>>()?;
+        let outputs = outputs
+            .into_iter()
+            .map(|(name, tensor)| {
+                let guarded = Guarded::new(&tensor);
+                let buffer = self.upload(&name, guarded.bytes())?;
+                Ok((name, Output { buffer, guarded }))
+            })
+            .collect::<Result<BTreeMap<String, Output>, Error>>()?;
         let workspace = self.buffer("siluette.workspace", op.workspace_bytes(&layouts) as u64)?;
         let args = O::Args::collect(
             O::NAME,
-            |info| Ok(inputs.get(info.name).map(Input::view)),
+            |info| {
+                Ok(inputs
+                    .get(info.name)
+                    .map(|(buffer, layout)| WgpuTensor::new(buffer, 0, *layout)))
+            },
             |info| Ok(outputs.get(info.name).map(Output::view)),
         )?;
         let plan = op.plan_wgpu(&self.wgpu, args, WgpuWorkspace::whole(&workspace))?;
@@ -77,24 +105,13 @@ impl WgpuDevice {
         Ok(Box::new(WgpuLoaded { device, queue, plan, outputs, clock }))
     }
 
-    fn input(&self, name: &str, tensor: &Tensor) -> Result<(String, Input), Error> {
-        let buffer = self.upload(name, tensor.view().span_bytes())?;
-        Ok((name.to_owned(), Input { buffer, layout: tensor.layout() }))
-    }
-
-    fn output(&self, name: &str, tensor: &Tensor) -> Result<(String, Output), Error> {
-        let guarded = Guarded::new(tensor);
-        let buffer = self.upload(name, guarded.bytes())?;
-        Ok((name.to_owned(), Output { buffer, guarded }))
-    }
-
-    fn upload(&self, name: &str, contents: &[u8]) -> Result<wgpu::Buffer, Error> {
-        let mut bytes = contents.to_vec();
+    fn upload(&self, name: &str, bytes: &[u8]) -> Result<wgpu::Buffer, Error> {
         // Copies are of whole words.
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        let buffer = self.buffer(name, bytes.len() as u64)?;
+        let mut words = bytes.to_vec();
+        words.resize(bytes.len().next_multiple_of(4), 0);
+        let buffer = self.buffer(name, words.len() as u64)?;
         scoped(self.wgpu.device(), &format!("writing {name}"), || {
-            self.wgpu.queue().write_buffer(&buffer, 0, &bytes);
+            self.wgpu.queue().write_buffer(&buffer, 0, &words);
         })?;
         Ok(buffer)
     }
@@ -117,19 +134,7 @@ impl WgpuDevice {
     }
 }
 
-/// A tensor in a buffer of its own.
-struct Input {
-    buffer: wgpu::Buffer,
-    layout: Layout,
-}
-
-impl Input {
-    fn view(&self) -> WgpuTensor<'_> {
-        WgpuTensor::new(&self.buffer, 0, self.layout)
-    }
-}
-
-/// A tensor between fences.
+/// An output between its fences, in a buffer of its own.
 struct Output {
     buffer: wgpu::Buffer,
     guarded: Guarded,
@@ -179,7 +184,8 @@ impl Loaded for WgpuLoaded {
         let mut tensors = NamedTensors::new();
         for (name, output) in &mut self.outputs {
             let bytes = download(&self.device, &self.queue, &output.buffer)?;
-            output.guarded.bytes_mut().copy_from_slice(&bytes);
+            let image = output.guarded.bytes_mut();
+            image.copy_from_slice(&bytes[..image.len()]);
             tensors.insert(name.clone(), output.guarded.tensor(Backend::Wgpu)?);
         }
         Ok(tensors)

@@ -11,13 +11,13 @@ using namespace driver;
 
 namespace {
 
-const int DEFAULT_DYNAMIC_SHARED_BYTES = 48 << 10;
 const unsigned MAX_BLOCK_THREADS = 1024;
 
 struct Function {
     const simulator::Kernel* kernel;
     // Raised by cuFuncSetAttribute; a launch that asks for more is refused, as on a GPU.
-    int max_dynamic_shared_bytes = DEFAULT_DYNAMIC_SHARED_BYTES;
+    int max_dynamic_shared_bytes = int(simulator::DEFAULT_SHARED_BYTES);
+    bool opted_in = false;
 };
 
 struct Module {
@@ -63,10 +63,12 @@ Result launch(void* handle, dim3 grid, dim3 block, unsigned dynamic_shared, Stre
     const bool shared_fits = dynamic_shared <= unsigned(function.max_dynamic_shared_bytes);
     if (!valid_geometry(grid, block) || !shared_fits) return INVALID_VALUE;
     const simulator::Kernel* kernel = function.kernel;
+    const unsigned device_limit = simulator::max_shared_bytes(simulator::config().compute_capability);
+    const size_t shared_limit = function.opted_in ? device_limit : simulator::DEFAULT_SHARED_BYTES;
     const auto arguments = std::make_shared<Arguments>(*kernel, parameters);
     return enqueue(stream, [=] {
         std::vector<void*> pointers = arguments->pointers();
-        const std::string failure = simulator::run({kernel, grid, block, dynamic_shared, pointers.data()});
+        const std::string failure = simulator::run({kernel, grid, block, dynamic_shared, pointers.data(), shared_limit});
         if (failure.empty()) return SUCCESS;
         report_launch_failure(failure);
         return LAUNCH_FAILED;
@@ -144,7 +146,9 @@ DRIVER_API Result cuFuncSetAttribute(void* handle, int attribute, int value) {
     if (attribute != MAX_DYNAMIC_SHARED_SIZE_BYTES) return SUCCESS;
     const int limit = int(simulator::max_shared_bytes(simulator::config().compute_capability));
     if (value < 0 || value > limit) return INVALID_VALUE;
-    static_cast<Function*>(handle)->max_dynamic_shared_bytes = value;
+    Function& function = *static_cast<Function*>(handle);
+    function.max_dynamic_shared_bytes = value;
+    function.opted_in = true;
     return SUCCESS;
 }
 

@@ -6,12 +6,16 @@
 
 namespace simulator {
 
+const size_t DEFAULT_SHARED_BYTES = 48 << 10;
+
 struct Launch {
     const Kernel* kernel;
     dim3 grid;
     dim3 block;
     size_t dynamic_shared_bytes;
     void** arguments;
+    // Static and dynamic shared memory together; a GPU allows more than this default only to kernels that opt in.
+    size_t shared_limit_bytes = DEFAULT_SHARED_BYTES;
 };
 
 // Runs every block to its end, one launch at a time. Returns the empty string, or what went wrong.

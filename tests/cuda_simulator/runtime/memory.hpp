@@ -22,11 +22,9 @@ unsigned char* device_base();
 // Reserves address space; pages come when they are touched.
 unsigned char* reserve_memory(size_t bytes);
 
-// Empty if the launch's dynamic shared memory fits into the device's.
-std::string shared_memory_excess(size_t dynamic_bytes);
-
-// Forgets the last block's arrays and places the dynamic shared memory.
-void begin_block_shared(size_t dynamic_bytes);
+// Forgets the last block's arrays and places the dynamic shared memory. Static arrays may take what it leaves of the
+// limit.
+void begin_block_shared(size_t dynamic_bytes, size_t limit_bytes);
 
 // Empty, or which fence was overwritten. Under AddressSanitizer the fences are unaddressable and never looked at.
 std::string overwritten_shared_guard();

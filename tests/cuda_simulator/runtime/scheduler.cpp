@@ -162,7 +162,7 @@ void prepare_fibers(unsigned threads) {
 void run_block(const Launch& launch) {
     const unsigned threads = block_size.x * block_size.y * block_size.z;
     reset_block_state(threads);
-    begin_block_shared(launch.dynamic_shared_bytes);
+    begin_block_shared(launch.dynamic_shared_bytes, launch.shared_limit_bytes);
     checker_begin_block();
     prepare_fibers(threads);
     switch_to(next_fiber());
@@ -253,8 +253,11 @@ std::string run(const Launch& launch) {
     current_launch = &launch;
     grid_size = launch.grid;
     block_size = launch.block;
-    failure = shared_memory_excess(launch.dynamic_shared_bytes);
-    if (!failure.empty()) return launch.kernel->name + ": " + failure;
+    failure.clear();
+    if (launch.dynamic_shared_bytes > launch.shared_limit_bytes) {
+        const std::string bytes = std::to_string(launch.dynamic_shared_bytes);
+        return launch.kernel->name + ": " + bytes + " bytes of dynamic shared memory are more than it may have";
+    }
     random_state = (config().seed + 1) * 0x9e3779b97f4a7c15ull | 1;
     checker_begin_launch();
     for (unsigned linear : block_order(launch.grid.x * launch.grid.y * launch.grid.z)) {

@@ -21,6 +21,7 @@ struct Array {
 unsigned char* arena = nullptr;
 std::vector<Array> arrays; // in the order of their offsets, a fence before each and after the last
 size_t arena_top = 0;
+size_t limit = 0; // of all arrays together
 
 size_t total_bytes(bool only_static) {
     size_t total = 0;
@@ -56,13 +57,8 @@ bool overwritten(size_t start, size_t end) {
 
 unsigned char* shared_base() { return arena; }
 
-std::string shared_memory_excess(size_t dynamic_bytes) {
-    const size_t limit = max_shared_bytes(config().compute_capability);
-    if (dynamic_bytes <= limit) return {};
-    return std::to_string(dynamic_bytes) + " bytes of dynamic shared memory, the device has " + std::to_string(limit);
-}
-
-void begin_block_shared(size_t dynamic_bytes) {
+void begin_block_shared(size_t dynamic_bytes, size_t limit_bytes) {
+    limit = limit_bytes;
     if (!arena) arena = reserve_memory(SHARED_ARENA_BYTES);
     for (const Array& array : arrays) checker_free(arena + array.offset, array.bytes);
     arrays.clear();
@@ -79,8 +75,7 @@ void* shared_array(const void* key, size_t bytes) {
     }
     void* result = place(key, bytes, STATIC_ALIGNMENT);
     if (total_bytes(true) > STATIC_LIMIT) fail("%zu bytes of static shared memory, at most 48 KiB", total_bytes(true));
-    const size_t limit = max_shared_bytes(config().compute_capability);
-    if (total_bytes(false) > limit) fail("%zu bytes of shared memory, the device has %zu", total_bytes(false), limit);
+    if (total_bytes(false) > limit) fail("%zu bytes of shared memory, at most %zu here", total_bytes(false), limit);
     return result;
 }
 

@@ -38,6 +38,26 @@ void test_capability() {
     check(harness::launch("uses_tensor_cores", 1, 32, too_much, output.data()).empty(), "164 KiB on 9.0", 0);
 }
 
+extern "C" void uses_shared_arrays(float* output) {
+    SHARED_ARRAY(float, tile, [32]);
+    tile[threadIdx.x] = 1.0f;
+    output[threadIdx.x] = tile[threadIdx.x];
+}
+SIMULATED_KERNEL(uses_shared_arrays)
+
+// Without opting in, static and dynamic arrays share 48 KiB.
+void test_shared_limit() {
+    harness::DeviceBuffer<float> output(32);
+    float* data = output.data();
+    void* arguments[] = {&data};
+    const simulator::Kernel* kernel = simulator::find_kernel("uses_shared_arrays");
+    const size_t limit = simulator::DEFAULT_SHARED_BYTES, static_bytes = 32 * sizeof(float);
+    check(simulator::run({kernel, 1, 32, limit - static_bytes, arguments}).empty(), "48 KiB in all", 0);
+    check(!simulator::run({kernel, 1, 32, limit, arguments}).empty(), "48 KiB and a static array", 0);
+    check(!simulator::run({kernel, 1, 32, limit + 1, arguments}).empty(), "more than 48 KiB", 0);
+    check(simulator::run({kernel, 1, 32, limit + 1, arguments, 2 * limit}).empty(), "opted in", 0);
+}
+
 void launch_repeatedly(uint32_t offset, unsigned* failures) {
     const dim3 grid(3, 2, 2), block(5, 3, 4);
     const unsigned count = 12 * 60;
@@ -61,5 +81,6 @@ void test_host_threads() {
 
 void test_launches() {
     test_capability();
+    test_shared_limit();
     test_host_threads();
 }

@@ -1,10 +1,21 @@
 //! `silu_mul` on the CPU.
+#![allow(unsafe_code, reason = "threads write disjoint parts of the output")]
+
+use std::ops::Range;
 
 use super::{SiluMul, SiluMulArgs};
 use crate::backend::cpu::Cpu;
+use crate::backend::cpu::float_rows::{FloatRows, FloatRowsMut};
+use crate::backend::cpu::instructions::{Leaf, VectorJob, Vectors};
+use crate::backend::cpu::parallel::{chunk, for_each_chunk};
+use crate::backend::cpu::silu::silu_mul;
 use crate::error::Error;
+use crate::layout::HasLayout;
 use crate::operation::Operation as _;
 use crate::tensor::{TensorMut, TensorRef};
+
+/// Elements that keep a thread busy for several times as long as it takes to wake it (about 5 µs).
+const CHUNK_ELEMENTS: usize = 1 << 15;
 
 impl Cpu {
     /// [`SiluMul`] on the CPU: `silu(gate) * up`.
@@ -14,8 +25,114 @@ impl Cpu {
     pub fn silu_mul(
         &self,
         op: &SiluMul,
-        args: SiluMulArgs<TensorRef<'_>, TensorMut<'_>>,
+        mut args: SiluMulArgs<TensorRef<'_>, TensorMut<'_>>,
     ) -> Result<(), Error> {
-        op.run_reference(args)
+        op.validate(&args.layouts())?;
+        let rows = args.gate.layout().shape()[0];
+        let pieces = Pieces::new(rows, op.columns);
+        let threads = pieces.count().min(self.threads());
+        let job = Job {
+            gate: FloatRows::new(args.gate),
+            up: FloatRows::new(args.up),
+            out: FloatRowsMut::new(&mut args.out),
+            pieces,
+            threads,
+        };
+        let dispatch = || self.instructions().dispatch(job);
+        if threads > 1 {
+            self.enter(dispatch)
+        } else {
+            dispatch()
+        }
+        Ok(())
+    }
+}
+
+/// A matrix cut into pieces of about [`CHUNK_ELEMENTS`]: of several whole rows, or of one row.
+#[derive(Clone, Copy, Debug)]
+struct Pieces {
+    rows: usize,
+    columns: usize,
+    piece_rows: usize,
+    piece_columns: usize,
+}
+
+impl Pieces {
+    fn new(rows: usize, columns: usize) -> Pieces {
+        let piece_rows = (CHUNK_ELEMENTS / columns.max(1)).max(1);
+        Pieces { rows, columns, piece_rows, piece_columns: CHUNK_ELEMENTS }
+    }
+
+    fn across(&self) -> usize {
+        self.columns.div_ceil(self.piece_columns)
+    }
+
+    fn count(&self) -> usize {
+        self.rows.div_ceil(self.piece_rows) * self.across()
+    }
+
+    /// Rows and columns of a piece.
+    fn piece(&self, index: usize) -> (Range<usize>, Range<usize>) {
+        (
+            chunk(self.rows, self.piece_rows, index / self.across()),
+            chunk(self.columns, self.piece_columns, index % self.across()),
+        )
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Job<'a> {
+    gate: FloatRows<'a>,
+    up: FloatRows<'a>,
+    out: FloatRowsMut<'a>,
+    pieces: Pieces,
+    threads: usize,
+}
+
+impl VectorJob for Job<'_> {
+    type Output = ();
+
+    fn run<V: Vectors>(self, v: V) {
+        for_each_chunk(self.threads, self.pieces.count(), &|_, index| {
+            v.enter(Piece { v, job: self, index });
+        });
+    }
+}
+
+struct Piece<'a, V> {
+    v: V,
+    job: Job<'a>,
+    index: usize,
+}
+
+impl<V: Vectors> Leaf for Piece<'_, V> {
+    #[inline(always)]
+    fn run(self) {
+        let Piece { v, job: Job { gate, up, out, pieces, .. }, index } = self;
+        let (rows, columns) = pieces.piece(index);
+        for row in rows {
+            for column in columns.clone().step_by(V::LANES) {
+                let product = silu_mul(v, gate.load(v, row, column), up.load(v, row, column));
+                // SAFETY: this piece is nobody else's.
+                unsafe { out.store(v, product, row, column, columns.end - column) };
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_cover_the_matrix_once() {
+        for (rows, columns) in [(0, 3), (3, 0), (1, 1), (5, 40_000), (70_000, 1), (300, 333)] {
+            let pieces = Pieces::new(rows, columns);
+            let covered: usize = (0..pieces.count())
+                .map(|index| pieces.piece(index))
+                .map(|(rows, columns)| rows.len() * columns.len())
+                .sum();
+            assert_eq!(covered, rows * columns, "{pieces:?}");
+        }
     }
 }

@@ -1,0 +1,156 @@
+//! Rows of a floating-point tensor whose type is known at run time only: biases, residuals, outputs.
+#![allow(unsafe_code, reason = "vectors are loaded and stored through pointers")]
+
+use std::marker::PhantomData;
+
+use super::instructions::Vectors;
+use crate::dtype::DType;
+use crate::layout::HasLayout;
+use crate::tensor::{TensorMut, TensorRef, with_float};
+
+/// A matrix to read; a vector is one row.
+#[derive(Clone, Copy)]
+pub(crate) struct FloatRows<'a> {
+    bytes: &'a [u8],
+    dtype: DType,
+    stride: usize,
+    columns: usize,
+}
+
+impl<'a> FloatRows<'a> {
+    /// `tensor` is floating-point, its inner stride 1.
+    pub fn new(tensor: TensorRef<'a>) -> FloatRows<'a> {
+        let layout = tensor.layout();
+        FloatRows {
+            bytes: tensor.span_bytes(),
+            dtype: layout.dtype(),
+            stride: layout.row_stride(),
+            columns: layout.columns(),
+        }
+    }
+
+    /// The elements from `column` on, at most a vector; zeros behind the last column.
+    #[inline(always)]
+    pub fn load<V: Vectors>(&self, v: V, row: usize, column: usize) -> V::Vector {
+        let count = V::LANES.min(self.columns - column);
+        let start = (row * self.stride + column) * self.dtype.size();
+        let elements = &self.bytes[start..start + count * self.dtype.size()];
+        // SAFETY: the slice holds `count` elements.
+        unsafe { v.load_part(self.dtype, elements.as_ptr(), count) }
+    }
+
+    /// One element.
+    #[inline(always)]
+    pub fn get(&self, row: usize, column: usize) -> f32 {
+        let index = row * self.stride + column;
+        with_float!(self.dtype, T => {
+            let size = size_of::<T>();
+            let element: T = bytemuck::pod_read_unaligned(&self.bytes[index * size..][..size]);
+            crate::dtype::Float::to_f32(element)
+        })
+    }
+}
+
+/// A matrix that several threads write, each its own part.
+#[derive(Clone, Copy)]
+pub(crate) struct FloatRowsMut<'a> {
+    start: *mut u8,
+    rows: usize,
+    dtype: DType,
+    stride: usize,
+    columns: usize,
+    tensor: PhantomData<&'a mut [u8]>,
+}
+
+// SAFETY: access goes through `store`, whose callers promise not to overlap.
+unsafe impl Send for FloatRowsMut<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for FloatRowsMut<'_> {}
+
+impl<'a> FloatRowsMut<'a> {
+    /// `tensor` is a floating-point matrix, its inner stride 1.
+    pub fn new(tensor: &'a mut TensorMut<'_>) -> FloatRowsMut<'a> {
+        let layout = tensor.layout();
+        FloatRowsMut {
+            start: tensor.span_bytes_mut().as_mut_ptr(),
+            rows: layout.shape()[0],
+            dtype: layout.dtype(),
+            stride: layout.row_stride(),
+            columns: layout.columns(),
+            tensor: PhantomData,
+        }
+    }
+
+    /// Rounds to the tensor's type and stores the first `count` lanes, at most a vector.
+    ///
+    /// # Safety
+    /// Nobody else uses these elements at the same time.
+    #[inline(always)]
+    pub unsafe fn store<V: Vectors>(
+        &self,
+        v: V,
+        vector: V::Vector,
+        row: usize,
+        column: usize,
+        count: usize,
+    ) {
+        let count = V::LANES.min(count);
+        assert!(row < self.rows && column + count <= self.columns, "outside the tensor");
+        // SAFETY: `count` elements of the row by the assertion; exclusive by the caller's promise.
+        unsafe {
+            let to = self.start.add((row * self.stride + column) * self.dtype.size());
+            v.store_part(self.dtype, vector, to, count);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::instructions::{InstructionSet, Supported, VectorJob};
+    use crate::dtype::{Float, bf16, f16};
+
+    /// Copies a strided matrix vector by vector.
+    struct Copy<'a>(FloatRows<'a>, FloatRowsMut<'a>);
+
+    impl VectorJob for Copy<'_> {
+        type Output = ();
+
+        fn run<V: Vectors>(self, v: V) {
+            for row in 0..2 {
+                for column in (0..self.0.columns).step_by(V::LANES) {
+                    let vector = self.0.load(v, row, column);
+                    // SAFETY: nobody else uses the output.
+                    unsafe { self.1.store(v, vector, row, column, self.0.columns - column) };
+                }
+            }
+        }
+    }
+
+    fn copies<T: Float + PartialEq>(set: InstructionSet, value: impl Fn(usize) -> f32) {
+        for columns in [1, 3, 16, 33] {
+            let stride = columns + 1;
+            let data: Vec<T> = (0..2 * stride).map(|index| T::from_f32(value(index))).collect();
+            let mut copy = vec![T::from_f32(-1.0); 2 * stride];
+            let input = TensorRef::strided(&data, &[2, columns], &[stride, 1]).unwrap();
+            let mut output = TensorMut::strided(&mut copy, &[2, columns], &[stride, 1]).unwrap();
+            let (input, output) = (FloatRows::new(input), FloatRowsMut::new(&mut output));
+            assert_eq!(input.get(1, columns - 1), data[stride + columns - 1].to_f32());
+            Supported::new(set).unwrap().dispatch(Copy(input, output));
+            for index in 0..2 * stride {
+                let gap = index % stride == columns;
+                let want = if gap { T::from_f32(-1.0) } else { data[index] };
+                assert_eq!(copy[index], want, "{set}: element {index} of rows of {columns}");
+            }
+        }
+    }
+
+    #[test]
+    fn vectors_keep_values_of_every_type_and_leave_gaps_alone() {
+        for set in InstructionSet::available() {
+            copies::<f32>(set, |index| index as f32 * 1.1 - 20.0);
+            copies::<bf16>(set, |index| index as f32 * 1.1 - 20.0);
+            copies::<f16>(set, |index| index as f32 * 1e-7);
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! Products of many rows of activations with weights: prefill.
+//!
+//! The lanes of a vector run across rows of activations, which are packed once so that the operands of all
+//! rows for one column lie side by side. Weights need no transposition: a block of them is copied, widened
+//! if need be, to a panel in the second-level cache, from which single operands are broadcast. The
+//! innermost kernel keeps a tile of sums in registers and walks down the columns; blocks of columns are
+//! as deep as the first-level cache can hold packed activations for.
+#![allow(unsafe_code, reason = "unchecked loads and stores in the innermost loops")]
+
+use std::ops::Range;
+
+use super::Matrix;
+use crate::backend::cpu::instructions::Vectors;
+use crate::backend::cpu::products::Products;
+
+/// Every tile's number of weight rows divides it.
+pub(crate) const ROW_UNIT: usize = 24;
+/// Weight rows, of all matrices together, in a block: 192 rows of sums for 512 activations are 400 KB, and
+/// their panel 110 KB, which leaves room in a second-level cache of 1 MB.
+const MAX_BLOCK_ROWS: usize = 8 * ROW_UNIT;
+/// Bytes of packed activations that stay in the first-level cache: most of 48 KB, the rest is for weights.
+const DEPTH_BYTES: usize = 32 * 1024;
+
+/// Weight rows of each of `matrices` that one call of [`multiply`] takes at most.
+pub(crate) const fn block_rows(matrices: usize) -> usize {
+    MAX_BLOCK_ROWS / matrices
+}
+
+/// Shape of packed activations: `rows` of `columns` operands.
+///
+/// Blocks of rows, as many as the widest tile has lanes, follow each other; the last may be narrower. In
+/// a block, the lanes' operands for one group of columns follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Packing {
+    rows: usize,
+    columns: usize,
+    lanes: usize,
+    group: usize,
+    tile_lanes: usize,
+}
+
+impl Packing {
+    pub fn new<V: Vectors, P: Products<V>>(rows: usize, columns: usize) -> Packing {
+        let tile_lanes = V::TILE_VECTORS * V::LANES;
+        Packing { rows, columns, lanes: V::LANES, group: P::GROUP, tile_lanes }
+    }
+
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Rows rounded up to whole vectors.
+    pub fn padded_rows(&self) -> usize {
+        self.rows.next_multiple_of(self.lanes)
+    }
+
+    fn padded_columns(&self) -> usize {
+        self.columns.next_multiple_of(self.group)
+    }
+
+    /// Operands in all, padding included.
+    pub fn operands(&self) -> usize {
+        self.padded_rows() * self.padded_columns()
+    }
+
+    /// Elements between the sums of one weight row and the next: one line more than needed, since
+    /// powers of two would fall on few sets of the cache.
+    pub fn sums_stride(&self) -> usize {
+        self.padded_rows() + 16
+    }
+
+    /// Lanes of the block that `row` is in.
+    fn width(&self, row: usize) -> usize {
+        let start = row / self.tile_lanes * self.tile_lanes;
+        self.tile_lanes.min(self.padded_rows() - start)
+    }
+
+    /// Where the vector of groups for the rows from `row`, a multiple of the lanes, and the columns from
+    /// `column`, a multiple of the group, starts.
+    pub fn offset(&self, row: usize, column: usize) -> usize {
+        let (start, lane) = (row / self.tile_lanes * self.tile_lanes, row % self.tile_lanes);
+        start * self.padded_columns() + column * self.width(row) + lane * self.group
+    }
+
+    /// Sums that a block of [`block_rows`] needs room for.
+    pub fn sums(&self) -> usize {
+        MAX_BLOCK_ROWS * self.sums_stride()
+    }
+
+    /// Operands of the panel of such a block.
+    pub fn panel<V: Vectors, P: Products<V>>() -> usize {
+        MAX_BLOCK_ROWS * Panel::<V, P>::STRIDE
+    }
+}
+
+/// Dimensions of the panel that weights are widened to.
+struct Panel<V, P>(V, P);
+
+impl<V: Vectors, P: Products<V>> Panel<V, P> {
+    /// Groups of columns in a block.
+    const DEPTH: usize = {
+        let fitting = DEPTH_BYTES / (V::TILE_VECTORS * V::LANES * size_of::<f32>());
+        if fitting < 256 { fitting / 32 * 32 } else { 256 }
+    };
+    /// Columns in a block.
+    const COLUMNS: usize = Self::DEPTH * P::GROUP;
+    /// Operands between rows: a line more than the columns, so that rows fall on different sets of the
+    /// cache.
+    const STRIDE: usize = Self::COLUMNS + 64 / size_of::<P::Operand>();
+}
+
+/// Scratch memory of one thread, of [`Packing::sums`] and [`Packing::panel`] elements.
+pub(crate) struct Scratch<'a, T> {
+    pub sums: &'a mut [f32],
+    pub panel: &'a mut [T],
+}
+
+/// Products of `rows` of each matrix, [`block_rows`] at most, with all activations.
+///
+/// `matrices` are one or two of one shape. In `scratch.sums`, weight rows are
+/// [`Packing::sums_stride`] apart and those of the second matrix start behind `rows`, rounded up to
+/// [`ROW_UNIT`]. Lanes without a row of activations hold sums of padding.
+#[inline(always)]
+pub(crate) fn multiply<V: Vectors, P: Products<V>>(
+    (v, p): (V, P),
+    matrices: &[Matrix<'_, P::Weight>],
+    rows: Range<usize>,
+    (packing, activations): (Packing, &[P::Operand]),
+    scratch: &mut Scratch<'_, P::Operand>,
+) {
+    let padded_rows = rows.len().next_multiple_of(ROW_UNIT);
+    let all_rows = padded_rows * matrices.len();
+    assert!(
+        all_rows <= MAX_BLOCK_ROWS
+            && packing == Packing::new::<V, P>(packing.rows, packing.columns)
+    );
+    assert!(activations.len() >= packing.operands(), "too few activations");
+    assert!(
+        scratch.sums.len() >= packing.sums() && scratch.panel.len() >= Packing::panel::<V, P>()
+    );
+    for start in (0..packing.columns).step_by(Panel::<V, P>::COLUMNS) {
+        let columns = start..packing.columns.min(start + Panel::<V, P>::COLUMNS);
+        for (matrix, panel) in
+            matrices.iter().zip(scratch.panel.chunks_exact_mut(padded_rows * Panel::<V, P>::STRIDE))
+        {
+            for (row, panel) in panel.chunks_exact_mut(Panel::<V, P>::STRIDE).enumerate() {
+                let weights = match row < rows.len() {
+                    true => &matrix.row(rows.start + row)[columns.clone()],
+                    false => &[],
+                };
+                widen_row((v, p), weights, &mut panel[..Panel::<V, P>::COLUMNS]);
+            }
+        }
+        let mut lane = 0;
+        while lane < packing.padded_rows() {
+            let width = packing.width(lane);
+            let block = Block::<V, P> {
+                tokens: (v, p),
+                depth: columns.len().div_ceil(P::GROUP),
+                rows: all_rows,
+                panel: scratch.panel.as_ptr(),
+                activations: activations[packing.offset(lane, start)..].as_ptr(),
+                sums: scratch.sums[lane..].as_mut_ptr(),
+                sums_stride: packing.sums_stride(),
+                accumulate: start > 0,
+                // While the first block of activations is at work, the next panel's weights are fetched.
+                ahead: (lane == 0 && columns.end < packing.columns).then(|| Ahead {
+                    first: [matrices[0], matrices[matrices.len() - 1]]
+                        .map(|matrix| matrix.row(rows.start)[columns.end..].as_ptr().cast()),
+                    stride: matrices[0].stride_bytes(),
+                    rows: padded_rows,
+                }),
+            };
+            // SAFETY: by the assertions, panel and sums hold `all_rows` rows, and the activations the rest
+            // of their block; `width` is that block's.
+            unsafe { block.run(width / V::LANES) };
+            lane += width;
+        }
+    }
+}
+
+/// Weights as operands, zeros behind.
+#[inline(always)]
+fn widen_row<V: Vectors, P: Products<V>>(
+    (v, p): (V, P),
+    weights: &[P::Weight],
+    panel: &mut [P::Operand],
+) {
+    const { assert!(Panel::<V, P>::COLUMNS.is_multiple_of(P::STEP)) };
+    let whole = weights.len() / P::STEP * P::STEP;
+    for at in (0..whole).step_by(P::STEP) {
+        let (from, to) = (&weights[at..at + P::STEP], &mut panel[at..at + P::STEP]);
+        // SAFETY: both slices hold a whole vector.
+        unsafe { p.store(v, p.load_weights(v, from.as_ptr()), to.as_mut_ptr()) };
+    }
+    let rest = &weights[whole..];
+    let panel = &mut panel[whole..];
+    panel.fill(bytemuck::Zeroable::zeroed());
+    for (operand, weight) in panel.iter_mut().zip(rest) {
+        *operand = crate::dtype::Float::from_f32(crate::dtype::Float::to_f32(*weight));
+    }
+}
+
+/// Weights that will be needed next.
+#[derive(Clone, Copy)]
+struct Ahead {
+    /// The first row of each matrix.
+    first: [*const u8; 2],
+    /// Bytes between rows.
+    stride: usize,
+    /// Rows of each matrix in the panel.
+    rows: usize,
+}
+
+impl Ahead {
+    /// The row that goes with row `row` of the panel; beyond the matrix, no valid address.
+    #[inline(always)]
+    fn row(&self, row: usize) -> *const u8 {
+        let second = usize::from(row >= self.rows);
+        self.first[second].wrapping_add((row - second * self.rows) * self.stride)
+    }
+}
+
+/// A block of rows of activations against a panel.
+struct Block<V, P: Products<V>>
+where
+    V: Vectors,
+{
+    tokens: (V, P),
+    depth: usize,
+    rows: usize,
+    panel: *const P::Operand,
+    activations: *const P::Operand,
+    sums: *mut f32,
+    sums_stride: usize,
+    accumulate: bool,
+    ahead: Option<Ahead>,
+}
+
+impl<V: Vectors, P: Products<V>> Block<V, P> {
+    /// Steps of a tile between prefetches, each of which asks for the weights of as many steps.
+    const STEPS_PER_LINE: usize = 64 / size_of::<P::Weight>() / P::GROUP;
+
+    /// The block is `vectors` wide. As many weight rows go with it as there are registers for sums.
+    ///
+    /// # Safety
+    /// As [`Block::tile`], for all `rows`, a multiple of [`ROW_UNIT`].
+    #[inline(always)]
+    unsafe fn run(&self, vectors: usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match (V::ACCUMULATORS, vectors) {
+                (24, 4) => self.tiles::<4, 6>(),
+                (24, 3) => self.tiles::<3, 8>(),
+                (24, 2) => self.tiles::<2, 12>(),
+                (24, _) => self.tiles::<1, 24>(),
+                (_, 3) => self.tiles::<3, 4>(),
+                (_, 2) => self.tiles::<2, 6>(),
+                _ => self.tiles::<1, 12>(),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Block::tile`], for all `rows`, a multiple of [`ROW_UNIT`].
+    #[inline(always)]
+    unsafe fn tiles<const VECTORS: usize, const ROWS: usize>(&self) {
+        const { assert!(ROW_UNIT.is_multiple_of(ROWS)) };
+        for row in (0..self.rows).step_by(ROWS) {
+            // SAFETY: the caller's promise.
+            unsafe { self.tile::<VECTORS, ROWS>(row) };
+        }
+    }
+
+    /// Sums of `ROWS` weight rows from `row` on with `VECTORS` vectors of activations.
+    ///
+    /// # Safety
+    /// The panel holds these rows, `depth` groups each; the activations `depth` groups of `VECTORS`
+    /// vectors; the sums these rows, `VECTORS` vectors each.
+    #[inline(always)]
+    unsafe fn tile<const VECTORS: usize, const ROWS: usize>(&self, row: usize) {
+        let v = self.tokens.0;
+        let mut sums = [[v.splat(0.0); VECTORS]; ROWS];
+        // SAFETY: the caller's promise.
+        unsafe {
+            let target = self.sums.add(row * self.sums_stride);
+            if self.accumulate {
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    for (vector, sum) in sums.iter_mut().enumerate() {
+                        *sum = v.load_f32(target.add(row * self.sums_stride + vector * V::LANES));
+                    }
+                }
+            }
+            let weights = self.panel.add(row * Panel::<V, P>::STRIDE);
+            for first in (0..self.depth).step_by(Self::STEPS_PER_LINE) {
+                if let Some(ahead) = self.ahead {
+                    let line = first * P::GROUP * size_of::<P::Weight>();
+                    for index in 0..ROWS {
+                        v.prefetch_second_level(ahead.row(row + index).wrapping_add(line));
+                    }
+                }
+                for step in first..self.depth.min(first + Self::STEPS_PER_LINE) {
+                    self.step(weights, step, &mut sums);
+                }
+            }
+            for (row, sums) in sums.into_iter().enumerate() {
+                for (vector, sum) in sums.into_iter().enumerate() {
+                    v.store_f32(sum, target.add(row * self.sums_stride + vector * V::LANES));
+                }
+            }
+        }
+    }
+
+    /// One group of columns.
+    ///
+    /// # Safety
+    /// As [`Block::tile`]; `weights` is the tile's first row of the panel, and `step` below `depth`.
+    #[inline(always)]
+    unsafe fn step<const VECTORS: usize, const ROWS: usize>(
+        &self,
+        weights: *const P::Operand,
+        step: usize,
+        sums: &mut [[V::Vector; VECTORS]; ROWS],
+    ) {
+        let (v, p) = self.tokens;
+        // SAFETY: the caller's promise.
+        unsafe {
+            let activations = self.activations.add(step * VECTORS * P::STEP);
+            let mut operands = [p.load(v, activations); VECTORS];
+            for (vector, operand) in operands.iter_mut().enumerate().skip(1) {
+                *operand = p.load(v, activations.add(vector * P::STEP));
+            }
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let place = row * Panel::<V, P>::STRIDE + step * P::GROUP;
+                let weight = p.splat(v, weights.add(place));
+                for (sum, operand) in sums.iter_mut().zip(operands) {
+                    *sum = p.multiply_add(v, weight, operand, *sum);
+                }
+            }
+        }
+    }
+}

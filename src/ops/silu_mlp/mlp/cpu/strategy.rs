@@ -1,0 +1,111 @@
+//! Which kernel runs, and in how many pieces: a function of shape, types and threads alone.
+
+use crate::backend::cpu::product::tiles::{ROW_UNIT, block_rows};
+use crate::ops::silu_mlp::mlp::config::MlpConfig;
+
+/// How the two products are computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kernel {
+    /// Weights are streamed past a few rows of activations.
+    Stream,
+    /// Weights are copied in blocks and multiplied with many rows.
+    Tiles,
+}
+
+/// What runs where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Strategy {
+    pub kernel: Kernel,
+    /// Threads that share the work; the caller's own if 1.
+    pub threads: usize,
+    /// Weight rows, of each matrix, that a thread takes at a time from the first and the second product.
+    pub chunk_rows: [usize; 2],
+}
+
+/// Rows up to which [`Kernel::Stream`] is faster.
+const MAX_STREAM_ROWS: usize = 8;
+/// Rows up to which a batch-invariant operation promises results that do not depend on the batch.
+const MAX_INVARIANT_ROWS: usize = 64;
+/// Multiply-adds that keep a thread busy for much longer than it takes to wake it (about 5 µs).
+const MIN_PRODUCTS_PER_THREAD: usize = 1 << 19;
+/// Pieces for each thread, so that one that is held up does not hold up all.
+const CHUNKS_PER_THREAD: usize = 8;
+/// Streams are cut no shorter than this, since the start of each is a miss.
+const MIN_STREAM_BYTES: usize = 64 << 10;
+
+impl Strategy {
+    pub fn choose(op: &MlpConfig, rows: usize, threads: usize) -> Strategy {
+        let kernel = match rows {
+            0..=MAX_STREAM_ROWS => Kernel::Stream,
+            ..=MAX_INVARIANT_ROWS if op.batch_invariant => Kernel::Stream,
+            _ => Kernel::Tiles,
+        };
+        let matrices = if op.gated { 2 } else { 1 };
+        let weights = (matrices + 1) * op.hidden * op.ffn;
+        let products = weights.saturating_mul(rows.max(1));
+        let threads = (products / MIN_PRODUCTS_PER_THREAD).clamp(1, threads.max(1));
+        let chunk = |rows: usize, columns: usize, matrices: usize| match kernel {
+            Kernel::Stream => {
+                let row_bytes = matrices * columns * op.weight_dtype.size();
+                let shortest = MIN_STREAM_BYTES.div_ceil(row_bytes.max(1));
+                let even = rows.div_ceil(threads * CHUNKS_PER_THREAD);
+                even.max(shortest).next_multiple_of(16).min(rows.max(1))
+            }
+            Kernel::Tiles => {
+                let largest = block_rows(matrices);
+                rows.div_ceil(threads * 2).next_multiple_of(ROW_UNIT).clamp(ROW_UNIT, largest)
+            }
+        };
+        Strategy {
+            kernel,
+            threads,
+            chunk_rows: [chunk(op.ffn, op.hidden, matrices), chunk(op.hidden, op.ffn, 1)],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dtype::DType;
+
+    fn op(hidden: usize, ffn: usize) -> MlpConfig {
+        MlpConfig::new("gated_mlp", true, hidden, ffn, DType::BF16).unwrap()
+    }
+
+    #[test]
+    fn few_rows_are_streamed_and_many_tiled() {
+        let kernel = |rows| Strategy::choose(&op(2048, 8192), rows, 2).kernel;
+        assert_eq!([1, 8].map(kernel), [Kernel::Stream; 2]);
+        assert_eq!([9, 64, 4096].map(kernel), [Kernel::Tiles; 3]);
+    }
+
+    #[test]
+    fn batch_invariance_pins_one_kernel_up_to_64_rows() {
+        let invariant = MlpConfig { batch_invariant: true, ..op(2048, 8192) };
+        let kernel = |rows| Strategy::choose(&invariant, rows, 2).kernel;
+        assert_eq!([1, 16, 17, 64].map(kernel), [Kernel::Stream; 4]);
+        assert_eq!(kernel(65), Kernel::Tiles);
+    }
+
+    #[test]
+    fn small_problems_stay_on_the_callers_thread() {
+        assert_eq!(Strategy::choose(&op(64, 128), 1, 8).threads, 1);
+        assert_eq!(Strategy::choose(&op(576, 1536), 1, 2).threads, 2);
+        assert_eq!(Strategy::choose(&op(576, 1536), 1, 64).threads, 5);
+        assert_eq!(Strategy::choose(&op(4096, 11008), 1, 64).threads, 64);
+    }
+
+    #[test]
+    fn chunks_are_positive_and_fit_the_kernels() {
+        for rows in [1, 16, 17, 512] {
+            for (hidden, ffn) in [(1, 0), (1, 1), (7, 33), (576, 1536), (4096, 11008)] {
+                let strategy = Strategy::choose(&op(hidden, ffn), rows, 3);
+                assert!(strategy.chunk_rows.iter().all(|&rows| rows > 0), "{strategy:?}");
+                if strategy.kernel == Kernel::Tiles {
+                    assert!(strategy.chunk_rows.iter().all(|rows| rows % ROW_UNIT == 0));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! A few rows: weights are streamed past the activations.
+#![allow(unsafe_code, reason = "threads write disjoint parts of one buffer")]
+
+use std::ops::Range;
+
+use super::layer::Layer;
+use super::strategy::Strategy;
+use crate::backend::cpu::Workspace;
+use crate::backend::cpu::instructions::{Leaf, Vectors};
+use crate::backend::cpu::parallel::{Shared, chunk, for_each_chunk};
+use crate::backend::cpu::product::stream::{Activations, sum_rows};
+use crate::backend::cpu::products::Products;
+use crate::dtype::Float;
+
+pub(super) fn run<V: Vectors, P: Products<V>>(
+    tokens: (V, P),
+    layer: &Layer<'_, P::Weight>,
+    strategy: Strategy,
+    workspace: &mut Workspace,
+) {
+    let (rows, hidden, ffn) = (layer.rows, layer.down.rows(), layer.down.columns());
+    let n_length = rows * Activations::<P::Operand>::stride(hidden);
+    let h_length = rows * Activations::<P::Operand>::stride(ffn);
+    let [first_rows, second_rows] = strategy.chunk_rows;
+    let sums_length = rows * (first_rows * layer.first.len()).max(second_rows);
+    let mut arena = workspace.reserve(
+        Workspace::bytes_for::<P::Operand>(n_length)
+            + Workspace::bytes_for::<P::Operand>(h_length)
+            + Workspace::bytes_for::<f32>(sums_length * strategy.threads),
+    );
+    let (n, h) = (arena.take(n_length), arena.take(h_length));
+    let sums = Shared::new(arena.take(sums_length * strategy.threads));
+    // SAFETY: a slot's chunks run one after another, and nobody else uses its sums.
+    let slot_sums =
+        |slot: usize| unsafe { sums.slice(slot * sums_length..(slot + 1) * sums_length) };
+    let (v, p) = tokens;
+
+    let shared_n = Shared::new(&mut *n);
+    for_each_chunk(1, 1, &|_, _| p.enter(v, Prepare { v, layer, n: shared_n }));
+    let n = Activations::new(n, rows, hidden);
+
+    let shared_h = Shared::new(&mut *h);
+    for_each_chunk(strategy.threads, ffn.div_ceil(first_rows), &|slot, index| {
+        let neurons = chunk(ffn, first_rows, index);
+        p.enter(v, First { tokens, layer, neurons, n, sums: slot_sums(slot), h: shared_h });
+    });
+    let h = Activations::new(h, rows, ffn);
+
+    for_each_chunk(strategy.threads, hidden.div_ceil(second_rows), &|slot, index| {
+        let features = chunk(hidden, second_rows, index);
+        p.enter(v, Second { tokens, layer, features, h, sums: slot_sums(slot) });
+    });
+}
+
+/// Normalises and converts the activations.
+struct Prepare<'a, V, W, T> {
+    v: V,
+    layer: &'a Layer<'a, W>,
+    n: Shared<'a, T>,
+}
+
+impl<V: Vectors, W: Float, T: Float> Leaf for Prepare<'_, V, W, T> {
+    #[inline(always)]
+    fn run(self) {
+        let (v, input, columns) = (self.v, &self.layer.input, self.layer.down.rows());
+        let stride = Activations::<T>::stride(columns);
+        for row in 0..self.layer.rows {
+            let scale = input.scale(v, row, columns);
+            // SAFETY: nothing else runs meanwhile.
+            let n = unsafe { self.n.slice(row * stride..(row + 1) * stride) };
+            let whole = columns.next_multiple_of(V::LANES);
+            for column in (0..columns).step_by(V::LANES) {
+                let vector = input.load(v, row, column, scale);
+                v.store_slice(vector, &mut n[column..column + V::LANES]);
+            }
+            n[whole..].fill(bytemuck::Zeroable::zeroed());
+        }
+    }
+}
+
+/// `h` of some neurons.
+struct First<'a, V: Vectors, P: Products<V>> {
+    tokens: (V, P),
+    layer: &'a Layer<'a, P::Weight>,
+    neurons: Range<usize>,
+    n: Activations<'a, P::Operand>,
+    sums: &'a mut [f32],
+    h: Shared<'a, P::Operand>,
+}
+
+impl<V: Vectors, P: Products<V>> Leaf for First<'_, V, P> {
+    #[inline(always)]
+    fn run(self) {
+        let First { tokens, layer, neurons, n, sums, h } = self;
+        let (v, gated) = (tokens.0, layer.first.len() == 2);
+        sum_rows(tokens, layer.first, neurons.clone(), n, sums);
+        let (count, ffn) = (neurons.len(), layer.down.columns());
+        let stride = Activations::<P::Operand>::stride(ffn);
+        for row in 0..layer.rows {
+            // SAFETY: these neurons, and the padding behind the last, belong to this chunk.
+            let h = unsafe {
+                let end = if neurons.end == ffn { stride } else { neurons.end };
+                h.slice(row * stride + neurons.start..row * stride + end)
+            };
+            for at in (0..count).step_by(V::LANES) {
+                let biases = layer.hidden.biases(v, neurons.start + at, gated);
+                let lanes = at..count.min(at + V::LANES);
+                let sum = |matrix: usize| {
+                    let start = (matrix * layer.rows + row) * count;
+                    v.add(v.load_slice(&sums[start..][lanes.clone()]), biases[matrix])
+                };
+                let vector = if gated {
+                    layer.hidden.activate(v, &[sum(0), sum(1)])
+                } else {
+                    layer.hidden.activate(v, &[sum(0)])
+                };
+                v.store_slice(vector, &mut h[lanes]);
+            }
+            h[count..].fill(bytemuck::Zeroable::zeroed());
+        }
+    }
+}
+
+/// The output's columns of some features.
+struct Second<'a, V: Vectors, P: Products<V>> {
+    tokens: (V, P),
+    layer: &'a Layer<'a, P::Weight>,
+    features: Range<usize>,
+    h: Activations<'a, P::Operand>,
+    sums: &'a mut [f32],
+}
+
+impl<V: Vectors, P: Products<V>> Leaf for Second<'_, V, P> {
+    #[inline(always)]
+    fn run(self) {
+        let Second { tokens, layer, features, h, sums } = self;
+        let (v, count) = (tokens.0, features.len());
+        sum_rows(tokens, &[layer.down], features.clone(), h, sums);
+        for row in 0..layer.rows {
+            let sums = &sums[row * count..][..count];
+            for at in (0..count).step_by(V::LANES) {
+                let vector = v.load_slice(&sums[at..]);
+                // SAFETY: these features belong to this chunk.
+                unsafe { layer.output.finish(v, vector, row, features.start + at, count - at) };
+            }
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Many rows: weights are copied in blocks and multiplied with packed activations.
+#![allow(unsafe_code, reason = "threads write disjoint parts of one buffer")]
+
+use std::ops::Range;
+
+use super::layer::{Layer, Scale};
+use super::strategy::Strategy;
+use crate::backend::cpu::Workspace;
+use crate::backend::cpu::instructions::{Leaf, MAX_LANES, Vectors};
+use crate::backend::cpu::parallel::{Shared, chunk, for_each_chunk};
+use crate::backend::cpu::product::tiles::{Packing, ROW_UNIT, Scratch, multiply};
+use crate::backend::cpu::products::Products;
+
+/// Rows that are taken through both products before the next: bounds the workspace, and keeps their
+/// activations in the last-level cache.
+const MAX_ROWS: usize = 512;
+/// Columns of a few rows that are packed at a time.
+const PACK_COLUMNS: usize = 64;
+
+pub(super) fn run<V: Vectors, P: Products<V>>(
+    tokens: (V, P),
+    layer: &Layer<'_, P::Weight>,
+    strategy: Strategy,
+    workspace: &mut Workspace,
+) {
+    let parts = layer.rows.div_ceil(MAX_ROWS);
+    let part_rows = layer.rows.div_ceil(parts).next_multiple_of(V::TILE_VECTORS * V::LANES);
+    for part in 0..parts {
+        let rows = chunk(layer.rows, part_rows, part);
+        if !rows.is_empty() {
+            run_part(tokens, layer, rows, strategy, workspace);
+        }
+    }
+}
+
+fn run_part<V: Vectors, P: Products<V>>(
+    tokens: (V, P),
+    layer: &Layer<'_, P::Weight>,
+    rows: Range<usize>,
+    strategy: Strategy,
+    workspace: &mut Workspace,
+) {
+    let (hidden, ffn) = (layer.down.rows(), layer.down.columns());
+    let n_packing = Packing::new::<V, P>(rows.len(), hidden);
+    let h_packing = Packing::new::<V, P>(rows.len(), ffn);
+    let (sums_length, panel_length) = (n_packing.sums(), Packing::panel::<V, P>());
+    let mut arena = workspace.reserve(
+        Workspace::bytes_for::<P::Operand>(n_packing.operands())
+            + Workspace::bytes_for::<P::Operand>(h_packing.operands())
+            + Workspace::bytes_for::<f32>(sums_length * strategy.threads)
+            + Workspace::bytes_for::<P::Operand>(panel_length * strategy.threads),
+    );
+    let (n, h) = (arena.take(n_packing.operands()), arena.take(h_packing.operands()));
+    let sums = Shared::new(arena.take(sums_length * strategy.threads));
+    let panels = Shared::new(arena.take(panel_length * strategy.threads));
+    // SAFETY: a slot's chunks run one after another, and nobody else uses its scratch memory.
+    let scratch = |slot: usize| unsafe {
+        Scratch {
+            sums: sums.slice(slot * sums_length..(slot + 1) * sums_length),
+            panel: panels.slice(slot * panel_length..(slot + 1) * panel_length),
+        }
+    };
+    let (v, p) = tokens;
+    let [first_rows, second_rows] = strategy.chunk_rows;
+
+    let shared_n = Shared::new(&mut *n);
+    for_each_chunk(strategy.threads, n_packing.padded_rows() / V::LANES, &|_, index| {
+        let start = rows.start;
+        p.enter(
+            v,
+            Pack { tokens, layer, start, lane: index * V::LANES, packing: n_packing, n: shared_n },
+        );
+    });
+    let n = (n_packing, &*n);
+
+    let shared_h = (h_packing, Shared::new(&mut *h));
+    for_each_chunk(strategy.threads, ffn.div_ceil(first_rows), &|slot, index| {
+        let neurons = chunk(ffn, first_rows, index);
+        p.enter(v, First { tokens, layer, neurons, n, scratch: scratch(slot), h: shared_h });
+    });
+    let h = (h_packing, &*h);
+
+    for_each_chunk(strategy.threads, hidden.div_ceil(second_rows), &|slot, index| {
+        let (features, start) = (chunk(hidden, second_rows, index), rows.start);
+        p.enter(v, Second { tokens, layer, features, start, h, scratch: scratch(slot) });
+    });
+}
+
+/// Normalises, converts and packs one vector of rows.
+struct Pack<'a, V: Vectors, P: Products<V>> {
+    tokens: (V, P),
+    layer: &'a Layer<'a, P::Weight>,
+    /// First row of the part.
+    start: usize,
+    /// First row of the vector, within the part.
+    lane: usize,
+    packing: Packing,
+    n: Shared<'a, P::Operand>,
+}
+
+impl<V: Vectors, P: Products<V>> Leaf for Pack<'_, V, P> {
+    #[inline(always)]
+    fn run(self) {
+        let Pack { tokens: (v, _), layer, start, lane, packing, n } = self;
+        let zero: P::Operand = bytemuck::Zeroable::zeroed();
+        let columns = packing.columns();
+        let count = V::LANES.min(packing.rows() - lane);
+        let mut scales = [Scale::ONE; MAX_LANES];
+        for (index, scale) in scales[..count].iter_mut().enumerate() {
+            *scale = layer.input.scale(v, start + lane + index, columns);
+        }
+        // Rows beyond the last stay zero.
+        let mut buffer = [[zero; PACK_COLUMNS]; MAX_LANES];
+        for first in (0..columns).step_by(PACK_COLUMNS) {
+            let width = PACK_COLUMNS.min(columns - first);
+            for (index, buffer) in buffer[..count].iter_mut().enumerate() {
+                let row = start + lane + index;
+                for at in (0..width).step_by(V::LANES) {
+                    let vector = layer.input.load(v, row, first + at, scales[index]);
+                    v.store_slice(vector, &mut buffer[at..at + V::LANES]);
+                }
+            }
+            for at in (0..width).step_by(P::GROUP) {
+                let offset = packing.offset(lane, first + at);
+                // SAFETY: this vector's rows belong to this chunk.
+                let groups = unsafe { n.slice(offset..offset + P::STEP) };
+                for (group, buffer) in groups.chunks_exact_mut(P::GROUP).zip(&buffer) {
+                    group.copy_from_slice(&buffer[at..at + P::GROUP]);
+                }
+            }
+        }
+    }
+}
+
+/// `h` of some neurons.
+struct First<'a, V: Vectors, P: Products<V>> {
+    tokens: (V, P),
+    layer: &'a Layer<'a, P::Weight>,
+    neurons: Range<usize>,
+    n: (Packing, &'a [P::Operand]),
+    scratch: Scratch<'a, P::Operand>,
+    h: (Packing, Shared<'a, P::Operand>),
+}
+
+impl<V: Vectors, P: Products<V>> Leaf for First<'_, V, P> {
+    #[inline(always)]
+    fn run(self) {
+        let First { tokens, layer, neurons, n, mut scratch, h: (packing, h) } = self;
+        let ((v, p), gated) = (tokens, layer.first.len() == 2);
+        multiply(tokens, layer.first, neurons.clone(), n, &mut scratch);
+        let stride = packing.sums_stride();
+        let second = neurons.len().next_multiple_of(ROW_UNIT) * stride;
+        for group in (0..neurons.len()).step_by(P::GROUP) {
+            let count = P::GROUP.min(neurons.len() - group);
+            let mut biases = [[v.splat(0.0); 2]; 2];
+            for (index, biases) in biases[..count].iter_mut().enumerate() {
+                *biases = layer.hidden.splat_biases(v, neurons.start + group + index, gated);
+            }
+            for lane in (0..packing.padded_rows()).step_by(V::LANES) {
+                let mut values = [v.splat(0.0); 2];
+                for index in 0..count {
+                    let at = (group + index) * stride + lane;
+                    let first = v.add(v.load_slice(&scratch.sums[at..]), biases[index][0]);
+                    values[index] = if gated {
+                        let up = v.load_slice(&scratch.sums[second + at..]);
+                        layer.hidden.activate(v, &[first, v.add(up, biases[index][1])])
+                    } else {
+                        layer.hidden.activate(v, &[first])
+                    };
+                }
+                let offset = packing.offset(lane, neurons.start + group);
+                // SAFETY: these neurons belong to this chunk, which starts with a whole group.
+                unsafe {
+                    p.store_groups(v, values, h.slice(offset..offset + P::STEP).as_mut_ptr())
+                };
+            }
+        }
+    }
+}
+
+/// The output's columns of some features.
+struct Second<'a, V: Vectors, P: Products<V>> {
+    tokens: (V, P),
+    layer: &'a Layer<'a, P::Weight>,
+    features: Range<usize>,
+    /// First row of the part.
+    start: usize,
+    h: (Packing, &'a [P::Operand]),
+    scratch: Scratch<'a, P::Operand>,
+}
+
+impl<V: Vectors, P: Products<V>> Leaf for Second<'_, V, P> {
+    #[inline(always)]
+    fn run(self) {
+        let Second { tokens, layer, features, start, h, mut scratch } = self;
+        let (v, (packing, _)) = (tokens.0, h);
+        multiply(tokens, &[layer.down], features.clone(), h, &mut scratch);
+        let stride = packing.sums_stride();
+        for row in 0..packing.rows() {
+            for at in (0..features.len()).step_by(V::LANES) {
+                let count = V::LANES.min(features.len() - at);
+                let mut lanes = [0f32; MAX_LANES];
+                for (index, lane) in lanes[..count].iter_mut().enumerate() {
+                    *lane = scratch.sums[(at + index) * stride + row];
+                }
+                let vector = v.load_slice(&lanes);
+                let column = features.start + at;
+                // SAFETY: these features belong to this chunk.
+                unsafe { layer.output.finish(v, vector, start + row, column, count) };
+            }
+        }
+    }
+}
