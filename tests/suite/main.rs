@@ -16,7 +16,7 @@ mod goldens;
 mod properties;
 mod readme;
 mod support;
-#[cfg(feature = "wgpu")]
-mod wgpu_plans;
 #[cfg(feature = "cli")]
 mod tool;
+#[cfg(feature = "wgpu")]
+mod wgpu_plans;
