@@ -17,7 +17,6 @@ pub(crate) enum Access {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BindingInfo {
     pub index: u32,
-    pub name: &'static str,
     pub access: Access,
 }
 
