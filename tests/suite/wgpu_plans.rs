@@ -132,7 +132,7 @@ fn assert_refused(result: Result<Plan, Error>, wanted: &str, kind: Problem) {
 fn unsuitable_buffers_are_refused() {
     let Some(context) = context() else { return };
     let good = || Buffers::new(&context);
-    good().plan(&context).unwrap();
+    drop(good().plan(&context).unwrap());
 
     let x = buffer(&context, 1024, BufferUsages::COPY_SRC);
     assert_refused(Buffers { x, ..good() }.plan(&context), "x", Problem::Value);
@@ -185,7 +185,7 @@ fn shared_buffers_are_refused() {
         let result = context.plan_gated_mlp(&op(), buffers.args(), workspace);
         if shared == "residual" {
             // Read in a dispatch that only reads the workspace as well.
-            result.unwrap();
+            drop(result.unwrap());
         } else {
             assert_eq!(result.unwrap_err().problem(), Some(Problem::Overlap), "{shared}");
         }
@@ -269,7 +269,8 @@ fn every_variant_is_right() {
         "silu_mlp f32/f16 rows=20 hidden=64 ffn=80 gap=1 biases norm residual",
         "gated_mlp f16 rows=8 hidden=256 ffn=130",
     ]);
-    let set: [(&str, fn(&mut WgpuDispatch)); 6] = [
+    type Change = fn(&mut WgpuDispatch);
+    let set: [(&str, Change); 6] = [
         ("workgroup", |dispatch| dispatch.reduction = Some(Reduction::Workgroup)),
         ("scalar workgroup", |dispatch| {
             dispatch.reduction = Some(Reduction::Workgroup);
