@@ -40,8 +40,9 @@ pub fn interface(module: &naga::Module) -> Result<Interface, String> {
         bindings: Vec::new(),
         parameters: Vec::new(),
         constants: constants(module)?,
-        workgroup_bytes: "0".into(),
+        workgroup_bytes: String::new(),
     };
+    let mut workgroup_bytes = Vec::new();
     for (_, variable) in module.global_variables.iter() {
         let name = variable.name.clone().unwrap_or_default();
         let access = match variable.space {
@@ -54,8 +55,7 @@ pub fn interface(module: &naga::Module) -> Result<Interface, String> {
             }
             AddressSpace::Storage { .. } => "Read",
             AddressSpace::WorkGroup => {
-                let bytes = bytes(module, variable.ty)?;
-                interface.workgroup_bytes.push_str(&format!(" + {bytes}"));
+                workgroup_bytes.push(bytes(module, variable.ty)?);
                 continue;
             }
             _ => return Err(format!("{name}: unexpected address space")),
@@ -64,6 +64,8 @@ pub fn interface(module: &naga::Module) -> Result<Interface, String> {
         interface.bindings.push(Binding { index, name, access });
     }
     interface.bindings.sort_by_key(|binding| binding.index);
+    interface.workgroup_bytes =
+        if workgroup_bytes.is_empty() { "0".into() } else { workgroup_bytes.join(" + ") };
     Ok(interface)
 }
 

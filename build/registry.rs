@@ -146,8 +146,8 @@ fn shader(code: &mut String, full: &str, name: &str, subgroups: bool, interface:
     for binding in &interface.bindings {
         let _ = writeln!(
             code,
-            "BindingInfo {{ index: {}, name: \"{}\", access: Access::{} }},",
-            binding.index, binding.name, binding.access
+            "BindingInfo {{ index: {}, access: Access::{} }},",
+            binding.index, binding.access
         );
     }
     let used = if interface.workgroup_bytes.contains("constants") { "constants" } else { "_" };

@@ -9,12 +9,6 @@ const F32: u32 = 0u;
 const F16: u32 = 1u;
 const BF16: u32 = 2u;
 
-// Eight consecutive elements.
-struct Eight {
-    low: vec4<f32>,
-    high: vec4<f32>,
-}
-
 fn widen_pair(word: u32, dtype: u32) -> vec2<f32> {
     if (dtype == BF16) {
         return vec2(bitcast<f32>(word << 16u), bitcast<f32>(word & 0xffff0000u));
@@ -97,10 +91,6 @@ fn rounded_four(values: vec4<f32>, dtype: u32) -> vec4<f32> {
         rounded(values.z, dtype),
         rounded(values.w, dtype),
     );
-}
-
-fn dot_eight(a: Eight, b: Eight) -> f32 {
-    return dot(a.low, b.low) + dot(a.high, b.high);
 }
 
 // silu(x) * factor, to a few units in the last place wherever the result is a normal number.

@@ -6,34 +6,24 @@
 
 @group(0) @binding($binding) var<storage, read_write> $tensor: array<atomic<u32>>;
 
-fn $tensor_store(at: u32, value: f32) {
+// Whether elements at and at + 1, of which the caller has `count`, share a word.
+fn $tensor_is_pair(at: u32, count: u32) -> bool {
+    return $dtype != F32 && (at & 1u) == 0u && count > 1u;
+}
+
+// Writes element `at`, and the next one if they are a pair.
+fn $tensor_store(at: u32, value: f32, next: f32, pair: bool) {
     if ($dtype == F32) {
         atomicStore(&$tensor[at], bitcast<u32>(value));
         return;
     }
+    let word = at >> 1u;
     let shift = (at & 1u) * 16u;
-    atomicAnd(&$tensor[at >> 1u], 0xffff0000u >> shift);
-    atomicOr(&$tensor[at >> 1u], narrow(value, $dtype) << shift);
-}
-
-// Elements at..at+1.
-fn $tensor_store_pair(at: u32, low: f32, high: f32) {
-    if ($dtype != F32 && (at & 1u) == 0u) {
-        atomicStore(&$tensor[at >> 1u], narrow_pair(low, high, $dtype));
+    let bits = narrow(value, $dtype) << shift;
+    if (pair) {
+        atomicStore(&$tensor[word], bits | (narrow(next, $dtype) << 16u));
     } else {
-        $tensor_store(at, low);
-        $tensor_store(at + 1u, high);
-    }
-}
-
-// The first `count` of elements at..at+3.
-fn $tensor_store_four(at: u32, values: vec4<f32>, count: u32) {
-    if (count >= 4u) {
-        $tensor_store_pair(at, values.x, values.y);
-        $tensor_store_pair(at + 2u, values.z, values.w);
-        return;
-    }
-    for (var i = 0u; i < count; i++) {
-        $tensor_store(at + i, values[i]);
+        atomicAnd(&$tensor[word], 0xffff0000u >> shift);
+        atomicOr(&$tensor[word], bits);
     }
 }

@@ -15,13 +15,12 @@ fn $tensor_four(start: u32, k: u32, end: u32) -> vec4<f32> {
     return widen_four(select(words.xy, words.zw, (at & 4u) != 0u), $dtype);
 }
 
-// Elements k..k+7 of the row that starts at element `start`; `k` is a multiple of eight below `end`.
-fn $tensor_eight(start: u32, k: u32, end: u32) -> Eight {
-    let at = start + k;
+// Elements at..at+7, `at` on a 16-byte word.
+fn $tensor_chunk(at: u32) -> Chunk {
     if ($dtype == F32) {
         let word = at >> 2u;
-        return Eight(bitcast<vec4<f32>>($tensor[word]), bitcast<vec4<f32>>($tensor[word + 1u]));
+        return Chunk(bitcast<vec4<f32>>($tensor[word]), bitcast<vec4<f32>>($tensor[word + 1u]));
     }
     let words = $tensor[at >> 3u];
-    return Eight(widen_four(words.xy, $dtype), widen_four(words.zw, $dtype));
+    return Chunk(widen_four(words.xy, $dtype), widen_four(words.zw, $dtype));
 }

@@ -4,7 +4,8 @@
 // residual [M, H]  activations' type        out [M, H]  any of f32, f16, bf16
 //
 // launch  ceil(M / TOKENS) * ceil(H / 4), token groups fastest; a workgroup owns 4 rows j and TOKENS tokens
-// workgroup  THREADS invocations stride over F, eight elements at a time
+// workgroup  THREADS invocations stride over F, eight elements at a time, or one where rows do not start on
+//            16-byte words
 // workgroup memory  subgroup variant: THREADS * 32 + 128 bytes; workgroup variant: THREADS * 64 + 128 bytes
 // A row is summed by invocation in f32, then over the invocations in a fixed order. The sums of a token do
 // not depend on the other tokens.
@@ -14,9 +15,7 @@
 
 override THREADS: u32 = 128u;
 override TOKENS: u32 = 1u; // at most 8
-override ACTIVATION: u32 = 0u;
 override WEIGHT: u32 = 0u;
-override OUT: u32 = 0u;
 
 struct Parameters {
     ffn: u32,
@@ -36,17 +35,23 @@ struct Parameters {
     out_stride: u32,
     has_bias: u32,
     has_residual: u32,
+    // Element types.
+    activation: u32,
+    out_dtype: u32,
 }
 
 @group(0) @binding(0) var<uniform> parameters: Parameters;
 #import shared/numeric.wgsl
 #import shared/grid.wgsl
+#import shared/chunk_$load.wgsl
 #import shared/tensor_$load.wgsl tensor=h binding=1 dtype=F32 access=read
 #import shared/tensor_$load.wgsl tensor=down_weight binding=2 dtype=WEIGHT access=read
 #import shared/tensor_element.wgsl tensor=down_bias binding=3 dtype=WEIGHT access=read
-#import shared/tensor_element.wgsl tensor=residual binding=4 dtype=ACTIVATION access=read
-#import shared/output.wgsl tensor=out binding=5 dtype=OUT
+#import shared/tensor_element.wgsl tensor=residual binding=4 dtype=parameters.activation access=read
+#import shared/output.wgsl tensor=out binding=5 dtype=parameters.out_dtype
 #import shared/reduce_$reduce.wgsl capacity=8u
+
+#import silu_mlp/down_write.wgsl
 
 @compute @workgroup_size(THREADS)
 fn down_gemv(
@@ -62,24 +67,20 @@ fn down_gemv(
     let first_row = index / parameters.token_groups * 4u;
 
     var sums: array<vec4<f32>, 8>;
-    for (var k = invocation.thread * 8u; k < parameters.ffn; k += THREADS * 8u) {
-        var down: array<Eight, 4>;
+    for (var k = invocation.thread * CHUNK; k < parameters.ffn; k += THREADS * CHUNK) {
+        var down: array<Chunk, 4>;
         for (var r = 0u; r < 4u; r++) {
             let row = min(first_row + r, parameters.rows - 1u);
-            down[r] = down_weight_eight(
-                parameters.down_start + row * parameters.down_stride,
-                k,
-                parameters.ffn,
-            );
+            down[r] = down_weight_chunk(parameters.down_start + row * parameters.down_stride + k);
         }
         for (var m = 0u; m < TOKENS; m++) {
             let token = min(first_token + m, parameters.tokens - 1u);
-            let eight = h_eight(parameters.h_start + token * parameters.h_stride, k, parameters.ffn);
+            let chunk = h_chunk(parameters.h_start + token * parameters.h_stride + k);
             sums[m] += vec4(
-                dot_eight(down[0], eight),
-                dot_eight(down[1], eight),
-                dot_eight(down[2], eight),
-                dot_eight(down[3], eight),
+                dot_chunk(down[0], chunk),
+                dot_chunk(down[1], chunk),
+                dot_chunk(down[2], chunk),
+                dot_chunk(down[3], chunk),
             );
         }
     }
@@ -88,18 +89,6 @@ fn down_gemv(
     // One invocation for each token.
     let token = first_token + invocation.thread;
     if (invocation.thread < TOKENS && token < parameters.tokens) {
-        let count = min(parameters.rows - first_row, 4u);
-        var values = totals[invocation.thread];
-        for (var r = 0u; r < count; r++) {
-            if (parameters.has_residual != 0u) {
-                let at = parameters.residual_start + token * parameters.residual_stride;
-                values[r] += residual_at(at + first_row + r);
-            }
-            if (parameters.has_bias != 0u) {
-                values[r] += down_bias_at(parameters.bias_start + first_row + r);
-            }
-        }
-        let at = parameters.out_start + token * parameters.out_stride + first_row;
-        out_store_four(at, values, count);
+        write(token, first_row, totals[invocation.thread]);
     }
 }

@@ -14,9 +14,7 @@
 override THREADS_M: u32 = 8u;
 override THREADS_N: u32 = 8u;
 override DEPTH: u32 = 8u;
-override ACTIVATION: u32 = 0u;
 override WEIGHT: u32 = 0u;
-override OUT: u32 = 0u;
 
 struct Parameters {
     ffn: u32,
@@ -36,80 +34,37 @@ struct Parameters {
     out_stride: u32,
     has_bias: u32,
     has_residual: u32,
+    // Element types.
+    activation: u32,
+    out_dtype: u32,
 }
 
 @group(0) @binding(0) var<uniform> parameters: Parameters;
 #import shared/numeric.wgsl
 #import shared/grid.wgsl
+#import shared/chunk_$load.wgsl
 #import shared/tensor_$load.wgsl tensor=h binding=1 dtype=F32 access=read
 #import shared/tensor_$load.wgsl tensor=down_weight binding=2 dtype=WEIGHT access=read
 #import shared/tensor_element.wgsl tensor=down_bias binding=3 dtype=WEIGHT access=read
-#import shared/tensor_element.wgsl tensor=residual binding=4 dtype=ACTIVATION access=read
-#import shared/output.wgsl tensor=out binding=5 dtype=OUT
+#import shared/tensor_element.wgsl tensor=residual binding=4 dtype=parameters.activation access=read
+#import shared/output.wgsl tensor=out binding=5 dtype=parameters.out_dtype
 
 var<workgroup> h_tile: array<vec4<f32>, DEPTH * THREADS_M>;
 var<workgroup> weight_tile: array<vec4<f32>, DEPTH * THREADS_N>;
 
-fn activations(token: u32, k: u32) -> vec4<f32> {
-    let row = parameters.h_start + min(token, parameters.tokens - 1u) * parameters.h_stride;
-    return h_four(row, k, parameters.ffn);
+// Where rows start; behind the last row, the last.
+fn h_row(token: u32) -> u32 {
+    return parameters.h_start + min(token, parameters.tokens - 1u) * parameters.h_stride;
 }
 
-fn weights(row: u32, k: u32) -> vec4<f32> {
-    let start = parameters.down_start + min(row, parameters.rows - 1u) * parameters.down_stride;
-    return down_weight_four(start, k, parameters.ffn);
+fn down_weight_row(row: u32) -> u32 {
+    return parameters.down_start + min(row, parameters.rows - 1u) * parameters.down_stride;
 }
 
-// Brings a DEPTH-deep slice of both operands into workgroup memory: four rows by four k at a time,
-// transposed on the way.
-fn stage(first_token: u32, first_row: u32, first_k: u32, thread: u32) {
-    for (var block = thread; block < DEPTH / 4u * THREADS_M; block += THREADS_M * THREADS_N) {
-        let k = block % (DEPTH / 4u) * 4u;
-        let column = block / (DEPTH / 4u);
-        let token = first_token + column * 4u;
-        let rows = transpose(mat4x4(
-            activations(token, first_k + k),
-            activations(token + 1u, first_k + k),
-            activations(token + 2u, first_k + k),
-            activations(token + 3u, first_k + k),
-        ));
-        for (var i = 0u; i < 4u; i++) {
-            h_tile[(k + i) * THREADS_M + column] = rows[i];
-        }
-    }
-    for (var block = thread; block < DEPTH / 4u * THREADS_N; block += THREADS_M * THREADS_N) {
-        let k = block % (DEPTH / 4u) * 4u;
-        let column = block / (DEPTH / 4u);
-        let row = first_row + column * 4u;
-        let down = transpose(mat4x4(
-            weights(row, first_k + k),
-            weights(row + 1u, first_k + k),
-            weights(row + 2u, first_k + k),
-            weights(row + 3u, first_k + k),
-        ));
-        for (var i = 0u; i < 4u; i++) {
-            weight_tile[(k + i) * THREADS_N + column] = down[i];
-        }
-    }
-}
+#import shared/stage_$load.wgsl tensor=h tile=h_tile threads=THREADS_M
+#import shared/stage_$load.wgsl tensor=down_weight tile=weight_tile threads=THREADS_N
 
-fn write(token: u32, row: u32, sums: vec4<f32>) {
-    if (token >= parameters.tokens || row >= parameters.rows) {
-        return;
-    }
-    let count = min(parameters.rows - row, 4u);
-    var values = sums;
-    for (var i = 0u; i < count; i++) {
-        if (parameters.has_residual != 0u) {
-            let at = parameters.residual_start + token * parameters.residual_stride;
-            values[i] += residual_at(at + row + i);
-        }
-        if (parameters.has_bias != 0u) {
-            values[i] += down_bias_at(parameters.bias_start + row + i);
-        }
-    }
-    out_store_four(parameters.out_start + token * parameters.out_stride + row, values, count);
-}
+#import silu_mlp/down_write.wgsl
 
 @compute @workgroup_size(THREADS_N, THREADS_M)
 fn down_tile(
@@ -130,7 +85,8 @@ fn down_tile(
     var sum2 = vec4(0.0);
     var sum3 = vec4(0.0);
     for (var first_k = 0u; first_k < parameters.ffn; first_k += DEPTH) {
-        stage(first_token, first_row, first_k, thread);
+        stage_h_tile(first_token, first_k, parameters.ffn, thread);
+        stage_weight_tile(first_row, first_k, parameters.ffn, thread);
         workgroupBarrier();
         for (var k = 0u; k < DEPTH; k++) {
             let h = h_tile[k * THREADS_M + place.y];
@@ -145,8 +101,8 @@ fn down_tile(
 
     let token = first_token + place.y * 4u;
     let row = first_row + place.x * 4u;
-    write(token, row, sum0);
-    write(token + 1u, row, sum1);
-    write(token + 2u, row, sum2);
-    write(token + 3u, row, sum3);
+    // One call in a loop of unknown length: four calls would be inlined four times.
+    for (var i = 0u; i < min(parameters.tokens - min(token, parameters.tokens), 4u); i++) {
+        write(token + i, row, select(select(sum0, sum1, i == 1u), select(sum2, sum3, i == 3u), i >= 2u));
+    }
 }

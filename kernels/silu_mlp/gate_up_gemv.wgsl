@@ -8,7 +8,8 @@
 //
 // launch  ceil(M / TOKENS) * ceil(F / 4), token groups fastest; a workgroup owns 4 rows f of both Wg and Wu
 //         and TOKENS tokens, so that a weight is read once for all of them
-// workgroup  THREADS invocations stride over H, eight elements at a time
+// workgroup  THREADS invocations stride over H, eight elements at a time, or one where rows do not start on
+//            16-byte words
 // workgroup memory  subgroup variant: THREADS * 64 + 256 bytes; workgroup variant: THREADS * 64 + 256 bytes
 // A row is summed by invocation in f32, then over the invocations in a fixed order. The sums of a token do
 // not depend on the other tokens.
@@ -20,7 +21,6 @@ override THREADS: u32 = 128u;
 override TOKENS: u32 = 1u; // at most 8
 override GATED: bool = true;
 override NORM: bool = false;
-override ROUND_EACH: bool = false;
 override ACTIVATION: u32 = 0u;
 override WEIGHT: u32 = 0u;
 
@@ -45,11 +45,13 @@ struct Parameters {
     up_bias_start: u32,
     has_gate_bias: u32,
     has_up_bias: u32,
+    round_each: u32,
 }
 
 @group(0) @binding(0) var<uniform> parameters: Parameters;
 #import shared/numeric.wgsl
 #import shared/grid.wgsl
+#import shared/chunk_$load.wgsl
 #import shared/tensor_$load.wgsl tensor=x binding=1 dtype=ACTIVATION access=read
 #import shared/tensor_$load.wgsl tensor=gate_weight binding=2 dtype=WEIGHT access=read
 #import shared/tensor_$load.wgsl tensor=up_weight binding=3 dtype=WEIGHT access=read
@@ -67,10 +69,10 @@ fn x_row(token: u32) -> u32 {
 // 1 / sqrt(mean(x^2) + eps) of each token.
 fn norm_scales(first_token: u32, invocation: Invocation) -> array<f32, 8> {
     var squares: array<vec4<f32>, 16>;
-    for (var k = invocation.thread * 8u; k < parameters.hidden; k += THREADS * 8u) {
+    for (var k = invocation.thread * CHUNK; k < parameters.hidden; k += THREADS * CHUNK) {
         for (var m = 0u; m < TOKENS; m++) {
-            let eight = x_eight(x_row(first_token + m), k, parameters.hidden);
-            squares[m / 4u][m % 4u] += dot_eight(eight, eight);
+            let x = x_chunk(x_row(first_token + m) + k);
+            squares[m / 4u][m % 4u] += dot_chunk(x, x);
         }
     }
     reduce(squares, (TOKENS + 3u) / 4u, invocation);
@@ -84,20 +86,13 @@ fn norm_scales(first_token: u32, invocation: Invocation) -> array<f32, 8> {
     return scales;
 }
 
-fn normalised(x: Eight, weight: Eight, scale: f32) -> Eight {
-    return Eight(
-        rounded_four(x.low * weight.low * scale, ACTIVATION),
-        rounded_four(x.high * weight.high * scale, ACTIVATION),
-    );
-}
-
 // One token's products with four rows.
-fn products(rows: array<Eight, 4>, n: Eight) -> vec4<f32> {
+fn products(rows: array<Chunk, 4>, n: Chunk) -> vec4<f32> {
     return vec4(
-        dot_eight(rows[0], n),
-        dot_eight(rows[1], n),
-        dot_eight(rows[2], n),
-        dot_eight(rows[3], n),
+        dot_chunk(rows[0], n),
+        dot_chunk(rows[1], n),
+        dot_chunk(rows[2], n),
+        dot_chunk(rows[3], n),
     );
 }
 
@@ -121,28 +116,24 @@ fn gate_up_gemv(
 
     // Gate sums of token m at 2 m, up sums at 2 m + 1.
     var sums: array<vec4<f32>, 16>;
-    for (var k = invocation.thread * 8u; k < parameters.hidden; k += THREADS * 8u) {
-        var gate: array<Eight, 4>;
-        var up: array<Eight, 4>;
+    for (var k = invocation.thread * CHUNK; k < parameters.hidden; k += THREADS * CHUNK) {
+        var gate: array<Chunk, 4>;
+        var up: array<Chunk, 4>;
         for (var r = 0u; r < 4u; r++) {
             let row = min(first_neuron + r, parameters.neurons - 1u);
-            up[r] = up_weight_eight(parameters.up_start + row * parameters.up_stride, k, parameters.hidden);
+            up[r] = up_weight_chunk(parameters.up_start + row * parameters.up_stride + k);
             if (GATED) {
-                gate[r] = gate_weight_eight(
-                    parameters.gate_start + row * parameters.gate_stride,
-                    k,
-                    parameters.hidden,
-                );
+                gate[r] = gate_weight_chunk(parameters.gate_start + row * parameters.gate_stride + k);
             }
         }
-        var weight: Eight;
+        var weight: Chunk;
         if (NORM) {
-            weight = norm_weight_eight(parameters.norm_start, k, parameters.hidden);
+            weight = norm_weight_chunk(parameters.norm_start + k);
         }
         for (var m = 0u; m < TOKENS; m++) {
-            var n = x_eight(x_row(first_token + m), k, parameters.hidden);
+            var n = x_chunk(x_row(first_token + m) + k);
             if (NORM) {
-                n = normalised(n, weight, scales[m]);
+                n = normalised(n, weight, scales[m], ACTIVATION);
             }
             if (GATED) {
                 sums[2u * m] += products(gate, n);
@@ -169,9 +160,9 @@ fn gate_up_gemv(
                 if (parameters.has_gate_bias != 0u) {
                     gate += gate_bias_at(parameters.gate_bias_start + neuron);
                 }
-                value = gated(gate, up, ACTIVATION, ROUND_EACH);
+                value = gated(gate, up, ACTIVATION, parameters.round_each != 0u);
             } else {
-                value = plain(up, ACTIVATION, ROUND_EACH);
+                value = plain(up, ACTIVATION, parameters.round_each != 0u);
             }
             h[parameters.h_start + token * parameters.h_stride + neuron] = rounded(value, ACTIVATION);
         }

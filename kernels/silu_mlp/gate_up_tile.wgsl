@@ -19,7 +19,6 @@ override THREADS_N: u32 = 8u;
 override DEPTH: u32 = 8u;
 override GATED: bool = true;
 override NORM: bool = false;
-override ROUND_EACH: bool = false;
 override ACTIVATION: u32 = 0u;
 override WEIGHT: u32 = 0u;
 
@@ -42,11 +41,13 @@ struct Parameters {
     up_bias_start: u32,
     has_gate_bias: u32,
     has_up_bias: u32,
+    round_each: u32,
 }
 
 @group(0) @binding(0) var<uniform> parameters: Parameters;
 #import shared/numeric.wgsl
 #import shared/grid.wgsl
+#import shared/chunk_$load.wgsl
 #import shared/tensor_$load.wgsl tensor=x binding=1 dtype=ACTIVATION access=read
 // Lies in the buffer that h is written to, which rules out a read-only binding.
 #import shared/tensor_$load.wgsl tensor=n binding=2 dtype=F32 access=read_write
@@ -56,103 +57,47 @@ struct Parameters {
 #import shared/tensor_element.wgsl tensor=up_bias binding=6 dtype=WEIGHT access=read
 @group(0) @binding(7) var<storage, read_write> h: array<f32>;
 
-var<workgroup> n_tile: array<vec4<f32>, DEPTH * THREADS_M>;
+var<workgroup> activation_tile: array<vec4<f32>, DEPTH * THREADS_M>;
 var<workgroup> gate_tile: array<vec4<f32>, DEPTH * THREADS_N>;
 var<workgroup> up_tile: array<vec4<f32>, DEPTH * THREADS_N>;
 
-fn activations(token: u32, k: u32) -> vec4<f32> {
-    let row = parameters.x_start + min(token, parameters.tokens - 1u) * parameters.x_stride;
-    if (NORM) {
-        return n_four(row, k, parameters.hidden);
-    }
-    return x_four(row, k, parameters.hidden);
+// Where rows start; behind the last row, the last.
+fn activation_row(token: u32) -> u32 {
+    return parameters.x_start + min(token, parameters.tokens - 1u) * parameters.x_stride;
 }
 
-fn gate_weights(neuron: u32, k: u32) -> vec4<f32> {
-    let row = parameters.gate_start + min(neuron, parameters.neurons - 1u) * parameters.gate_stride;
-    return gate_weight_four(row, k, parameters.hidden);
+fn gate_weight_row(neuron: u32) -> u32 {
+    return parameters.gate_start + min(neuron, parameters.neurons - 1u) * parameters.gate_stride;
 }
 
-fn up_weights(neuron: u32, k: u32) -> vec4<f32> {
-    let row = parameters.up_start + min(neuron, parameters.neurons - 1u) * parameters.up_stride;
-    return up_weight_four(row, k, parameters.hidden);
+fn up_weight_row(neuron: u32) -> u32 {
+    return parameters.up_start + min(neuron, parameters.neurons - 1u) * parameters.up_stride;
 }
 
-// Brings a DEPTH-deep slice of all operands into workgroup memory: four rows by four k at a time,
-// transposed on the way.
-fn stage(first_token: u32, first_neuron: u32, first_k: u32, thread: u32) {
-    for (var block = thread; block < DEPTH / 4u * THREADS_M; block += THREADS_M * THREADS_N) {
-        let k = block % (DEPTH / 4u) * 4u;
-        let column = block / (DEPTH / 4u);
-        let token = first_token + column * 4u;
-        let rows = transpose(mat4x4(
-            activations(token, first_k + k),
-            activations(token + 1u, first_k + k),
-            activations(token + 2u, first_k + k),
-            activations(token + 3u, first_k + k),
-        ));
-        for (var i = 0u; i < 4u; i++) {
-            n_tile[(k + i) * THREADS_M + column] = rows[i];
-        }
-    }
-    for (var block = thread; block < DEPTH / 4u * THREADS_N; block += THREADS_M * THREADS_N) {
-        let k = block % (DEPTH / 4u) * 4u;
-        let column = block / (DEPTH / 4u);
-        let neuron = first_neuron + column * 4u;
-        let up = transpose(mat4x4(
-            up_weights(neuron, first_k + k),
-            up_weights(neuron + 1u, first_k + k),
-            up_weights(neuron + 2u, first_k + k),
-            up_weights(neuron + 3u, first_k + k),
-        ));
-        for (var i = 0u; i < 4u; i++) {
-            up_tile[(k + i) * THREADS_N + column] = up[i];
-        }
-        if (GATED) {
-            let gate = transpose(mat4x4(
-                gate_weights(neuron, first_k + k),
-                gate_weights(neuron + 1u, first_k + k),
-                gate_weights(neuron + 2u, first_k + k),
-                gate_weights(neuron + 3u, first_k + k),
-            ));
-            for (var i = 0u; i < 4u; i++) {
-                gate_tile[(k + i) * THREADS_N + column] = gate[i];
-            }
-        }
-    }
-}
+#import silu_mlp/gate_up_activation_$load.wgsl
+#import shared/stage_$load.wgsl tensor=activation tile=activation_tile threads=THREADS_M
+#import shared/stage_$load.wgsl tensor=gate_weight tile=gate_tile threads=THREADS_N
+#import shared/stage_$load.wgsl tensor=up_weight tile=up_tile threads=THREADS_N
 
-fn biases(neuron: u32) -> array<vec4<f32>, 2> {
-    var gate = vec4(0.0);
-    var up = vec4(0.0);
-    for (var i = 0u; i < 4u; i++) {
-        if (neuron + i < parameters.neurons) {
-            if (parameters.has_gate_bias != 0u) {
-                gate[i] = gate_bias_at(parameters.gate_bias_start + neuron + i);
-            }
-            if (parameters.has_up_bias != 0u) {
-                up[i] = up_bias_at(parameters.up_bias_start + neuron + i);
-            }
-        }
-    }
-    return array(gate, up);
-}
-
-fn write(token: u32, neuron: u32, gate: vec4<f32>, up: vec4<f32>) {
-    if (token >= parameters.tokens) {
-        return;
-    }
+fn write(token: u32, first_neuron: u32, gates: vec4<f32>, ups: vec4<f32>) {
     let row = parameters.h_start + token * parameters.h_stride;
-    for (var i = 0u; i < 4u; i++) {
-        if (neuron + i < parameters.neurons) {
-            var value: f32;
-            if (GATED) {
-                value = gated(gate[i], up[i], ACTIVATION, ROUND_EACH);
-            } else {
-                value = plain(up[i], ACTIVATION, ROUND_EACH);
-            }
-            h[row + neuron + i] = rounded(value, ACTIVATION);
+    for (var i = 0u; i < min(parameters.neurons - min(first_neuron, parameters.neurons), 4u); i++) {
+        let neuron = first_neuron + i;
+        var up = ups[i];
+        if (parameters.has_up_bias != 0u) {
+            up += up_bias_at(parameters.up_bias_start + neuron);
         }
+        var value: f32;
+        if (GATED) {
+            var gate = gates[i];
+            if (parameters.has_gate_bias != 0u) {
+                gate += gate_bias_at(parameters.gate_bias_start + neuron);
+            }
+            value = gated(gate, up, ACTIVATION, parameters.round_each != 0u);
+        } else {
+            value = plain(up, ACTIVATION, parameters.round_each != 0u);
+        }
+        h[row + neuron] = rounded(value, ACTIVATION);
     }
 }
 
@@ -179,10 +124,14 @@ fn gate_up_tile(
     var up2 = vec4(0.0);
     var up3 = vec4(0.0);
     for (var first_k = 0u; first_k < parameters.hidden; first_k += DEPTH) {
-        stage(first_token, first_neuron, first_k, thread);
+        stage_activation_tile(first_token, first_k, parameters.hidden, thread);
+        stage_up_tile(first_neuron, first_k, parameters.hidden, thread);
+        if (GATED) {
+            stage_gate_tile(first_neuron, first_k, parameters.hidden, thread);
+        }
         workgroupBarrier();
         for (var k = 0u; k < DEPTH; k++) {
-            let n = n_tile[k * THREADS_M + place.y];
+            let n = activation_tile[k * THREADS_M + place.y];
             let up = up_tile[k * THREADS_N + place.x];
             up0 += n.x * up;
             up1 += n.y * up;
@@ -201,9 +150,10 @@ fn gate_up_tile(
 
     let token = first_token + place.y * 4u;
     let neuron = first_neuron + place.x * 4u;
-    let bias = biases(neuron);
-    write(token, neuron, gate0 + bias[0], up0 + bias[1]);
-    write(token + 1u, neuron, gate1 + bias[0], up1 + bias[1]);
-    write(token + 2u, neuron, gate2 + bias[0], up2 + bias[1]);
-    write(token + 3u, neuron, gate3 + bias[0], up3 + bias[1]);
+    // One call in a loop of unknown length: four calls would be inlined four times.
+    for (var i = 0u; i < min(parameters.tokens - min(token, parameters.tokens), 4u); i++) {
+        let gate = select(select(gate0, gate1, i == 1u), select(gate2, gate3, i == 3u), i >= 2u);
+        let up = select(select(up0, up1, i == 1u), select(up2, up3, i == 3u), i >= 2u);
+        write(token + i, neuron, gate, up);
+    }
 }

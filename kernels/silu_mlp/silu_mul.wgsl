@@ -31,6 +31,7 @@ struct Parameters {
 @group(0) @binding(0) var<uniform> parameters: Parameters;
 #import shared/numeric.wgsl
 #import shared/grid.wgsl
+#import shared/chunk_$load.wgsl
 #import shared/tensor_$load.wgsl tensor=gate binding=1 dtype=INPUT access=read
 #import shared/tensor_$load.wgsl tensor=up binding=2 dtype=INPUT access=read
 #import silu_mlp/silu_mul_$load.wgsl

@@ -10,20 +10,21 @@ fn element(row: u32, column: u32) -> f32 {
 
 fn write_unit(row: u32, unit: u32) {
     let start = parameters.out_start + row * parameters.out_stride;
-    if (OUT == F32) {
-        out_store(start + unit, element(row, unit));
-        return;
+    // Units are words, counted from the one that holds the row's first element: where that is the upper
+    // half, all others come one element earlier.
+    var column = unit;
+    if (OUT != F32) {
+        let odd = start & 1u;
+        column = max(unit * 2u, odd) - odd;
+        if (unit == 0u && odd == 1u) {
+            // Only the upper half belongs to the row; the pair that follows is the next unit's.
+            out_store(start, element(row, 0u), 0.0, false);
+            return;
+        }
     }
-    // Units are counted in words from the one that holds the row's first element.
-    let odd = start & 1u;
-    let first = unit * 2u;
-    let has_low = first >= odd && first - odd < parameters.columns;
-    let has_high = first + 1u - odd < parameters.columns;
-    if (has_low && has_high) {
-        out_store_pair(start + first - odd, element(row, first - odd), element(row, first + 1u - odd));
-    } else if (has_low) {
-        out_store(start + first - odd, element(row, first - odd));
-    } else if (has_high) {
-        out_store(start + first + 1u - odd, element(row, first + 1u - odd));
+    if (column < parameters.columns) {
+        let pair = out_is_pair(start + column, parameters.columns - column);
+        let next = min(column + 1u, parameters.columns - 1u);
+        out_store(start + column, element(row, column), element(row, next), pair);
     }
 }

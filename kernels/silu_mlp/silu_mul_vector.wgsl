@@ -13,8 +13,8 @@ fn silu_mul_four(gate: vec4<f32>, up: vec4<f32>) -> vec4<f32> {
 
 fn write_unit(row: u32, unit: u32) {
     let k = unit * 8u;
-    let gate = gate_eight(parameters.gate_start + row * parameters.gate_stride, k, parameters.columns);
-    let up = up_eight(parameters.up_start + row * parameters.up_stride, k, parameters.columns);
+    let gate = gate_chunk(parameters.gate_start + row * parameters.gate_stride + k);
+    let up = up_chunk(parameters.up_start + row * parameters.up_stride + k);
     let low = silu_mul_four(gate.low, up.low);
     let high = silu_mul_four(gate.high, up.high);
     let at = parameters.out_start + row * parameters.out_stride + k;

@@ -138,8 +138,12 @@ impl Device {
         let mut inputs = NamedTensors::new();
         let mut outputs = BTreeMap::new();
         args.visit(
-            |info, tensor| drop(inputs.insert(info.name.to_owned(), tensor.clone())),
-            |info, tensor| drop(outputs.insert(info.name, tensor)),
+            |info, tensor| {
+                inputs.insert(info.name.to_owned(), tensor.clone());
+            },
+            |info, tensor| {
+                outputs.insert(info.name, tensor);
+            },
         );
         let copies = outputs
             .iter()

@@ -18,3 +18,5 @@ mod readme;
 mod support;
 #[cfg(feature = "cli")]
 mod tool;
+#[cfg(feature = "wgpu")]
+mod wgpu_plans;

@@ -120,10 +120,10 @@ pub(crate) fn dispatch<J: ProductJob>(
     job: J,
 ) -> J::Output {
     #[cfg(target_arch = "x86_64")]
-    if let (DType::BF16, DType::BF16) = (activation, weight) {
-        if let Some((vectors, products)) = Bf16Pairs::new(supported) {
-            return job.run(vectors, products);
-        }
+    if let (DType::BF16, DType::BF16) = (activation, weight)
+        && let Some((vectors, products)) = Bf16Pairs::new(supported)
+    {
+        return job.run(vectors, products);
     }
     with_float!(weight, W => {
         supported.dispatch(WithProducts(job, Widened::<W>(PhantomData)))
@@ -203,8 +203,8 @@ mod pairs {
             // SAFETY: the token exists only where the instruction set does; `__m512bh` is 32 bf16 numbers in
             // the same bits.
             unsafe {
-                let (a, b) = (std::mem::transmute::<__m512i, __m512bh>(a), std::mem::transmute(b));
-                _mm512_dpbf16_ps(sums, a, b)
+                let pairs = |bits| std::mem::transmute::<__m512i, __m512bh>(bits);
+                _mm512_dpbf16_ps(sums, pairs(a), pairs(b))
             }
         }
         #[inline(always)]

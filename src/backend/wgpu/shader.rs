@@ -17,7 +17,6 @@ pub(crate) enum Access {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BindingInfo {
     pub index: u32,
-    pub name: &'static str,
     pub access: Access,
 }
 
@@ -37,6 +36,7 @@ pub(crate) struct Shader {
 }
 
 /// Generated: a module for each kernel with its `Parameters`, `Constants`, `Bindings` and variants.
+#[allow(clippy::identity_op, reason = "array sizes in the shaders may be 1")]
 pub(crate) mod registry {
     use super::{Access, BindingInfo, Shader};
 

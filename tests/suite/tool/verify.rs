@@ -122,3 +122,23 @@ fn verify_refuses_what_is_no_checkpoint() {
     std::fs::remove_file(folder.path().join("model-1.safetensors")).unwrap();
     refuse(folder.path(), "model-1.safetensors");
 }
+
+#[test]
+fn a_missing_backend_is_a_failure_only_where_it_is_required() {
+    let verify = |require: &str| {
+        Command::new(env!("CARGO_BIN_EXE_siluette"))
+            .args(["verify", "--backend", "cuda", "--op", "silu_mul", "--json"])
+            .env("SILUETTE_REQUIRE", require)
+            .output()
+            .unwrap()
+    };
+    let output = verify("wgpu");
+    if json(&output)["device"]["cuda"]["available"] == true {
+        println!("NOT RUN: this machine has CUDA");
+        return;
+    }
+    assert_exit(&output, 0);
+    assert!(text(&output.stderr).contains("NOT RUN: cuda: "), "{}", text(&output.stderr));
+    assert!(json(&output)["device"]["cuda"]["reason"].is_string());
+    assert_exit(&verify("wgpu,cuda"), 1);
+}

@@ -27,7 +27,7 @@ impl Vectors for Avx2 {
     type Vector = __m256;
     const LANES: usize = 8;
     const ACCUMULATORS: usize = 12;
-    const TILE_VECTORS: usize = 3;
+    const TILE_VECTORS: usize = 2;
     const STREAM_ROWS: [usize; 2] = [2, 4];
 
     #[inline(always)]

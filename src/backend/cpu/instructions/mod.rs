@@ -135,8 +135,8 @@ impl Supported {
             // SAFETY: as above.
             InstructionSet::Avx2 => job.run(unsafe { avx2::Avx2::assume() }),
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above; `Avx512Bf16` includes `Avx512`.
             InstructionSet::Avx512 | InstructionSet::Avx512Bf16 => {
+                // SAFETY: as above; `Avx512Bf16` includes `Avx512`.
                 job.run(unsafe { avx512::Avx512::assume() })
             }
             #[allow(unreachable_patterns, reason = "the sets of other architectures")]

@@ -35,7 +35,7 @@ impl Vectors for Portable {
     type Vector = Lanes;
     const LANES: usize = LANES;
     const ACCUMULATORS: usize = 12;
-    const TILE_VECTORS: usize = 3;
+    const TILE_VECTORS: usize = 2;
     const STREAM_ROWS: [usize; 2] = [2, 4];
 
     #[inline(always)]
@@ -108,8 +108,9 @@ impl Vectors for Portable {
     }
     #[inline(always)]
     unsafe fn load_bf16(self, from: *const bf16) -> Lanes {
-        // SAFETY: the caller's promise.
-        unsafe { load(from) }
+        // SAFETY: the caller's promise; an array has the alignment of its elements.
+        let bits = unsafe { from.cast::<[u16; LANES]>().read() };
+        bits.map(|bits| f32::from_bits(u32::from(bits) << 16))
     }
     #[inline(always)]
     unsafe fn store_f32(self, vector: Lanes, to: *mut f32) {

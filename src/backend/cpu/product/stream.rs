@@ -213,11 +213,10 @@ impl<V: Vectors, P: Products<V>, const STREAMS: usize> Strip<'_, V, P, STREAMS> 
                 weights[stream] = p.load_weights(v, streams[stream].add(at));
             }
             let operands = self.operands.as_ptr().add(operand_at);
-            for row in 0..ROWS {
+            for (row, sums) in sums.iter_mut().enumerate() {
                 let operand = p.load(v, operands.add(row * self.stride));
-                for stream in 0..STREAMS {
-                    sums[row][stream] =
-                        p.multiply_add(v, weights[stream], operand, sums[row][stream]);
+                for (sum, weights) in sums.iter_mut().zip(weights) {
+                    *sum = p.multiply_add(v, weights, operand, *sum);
                 }
             }
         }

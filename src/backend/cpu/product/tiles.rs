@@ -258,7 +258,6 @@ impl<V: Vectors, P: Products<V>> Block<V, P> {
                 (24, 3) => self.tiles::<3, 8>(),
                 (24, 2) => self.tiles::<2, 12>(),
                 (24, _) => self.tiles::<1, 24>(),
-                (_, 3) => self.tiles::<3, 4>(),
                 (_, 2) => self.tiles::<2, 6>(),
                 _ => self.tiles::<1, 12>(),
             }

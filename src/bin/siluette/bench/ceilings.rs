@@ -42,6 +42,19 @@ impl Ceilings {
         }
     }
 
+    /// The higher of two measurements, one before and one after the work: another program that was busy
+    /// during one of them lowers no ceiling.
+    pub fn higher(self, other: Ceilings) -> Ceilings {
+        Ceilings {
+            bytes_per_second: self.bytes_per_second.max(other.bytes_per_second),
+            flops_per_second: self
+                .flops_per_second
+                .zip(other.flops_per_second)
+                .map(|(one, other)| one.max(other)),
+            ..self
+        }
+    }
+
     /// The shortest time in which this could be done, in seconds.
     pub fn shortest(&self, cost: &Cost) -> f64 {
         let moving = cost.bytes() as f64 / self.bytes_per_second;
@@ -82,6 +95,9 @@ mod tests {
         let cost = |flops| Cost { flops, bytes_read: 15, bytes_written: 5 };
         assert_eq!(ceilings.shortest(&cost(100)), 2.0);
         assert_eq!(ceilings.shortest(&cost(1_000)), 10.0);
+        let other = Ceilings { bytes_per_second: 40.0, flops_per_second: Some(50.0), ..ceilings };
+        let higher = ceilings.higher(other);
+        assert_eq!((higher.bytes_per_second, higher.flops_per_second), (40.0, Some(100.0)));
         let unknown = Ceilings { flops_per_second: None, ..ceilings };
         assert_eq!(unknown.shortest(&cost(1_000)), 2.0);
     }

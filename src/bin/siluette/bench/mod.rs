@@ -92,8 +92,16 @@ pub fn execute(options: &Options) -> Result<Verdict, Error> {
             output::complain(&format!("NOT RUN: {error}"));
         }
     }
-    let roofs = roofs(&devices)?;
+    let before = roofs(&devices)?;
     let rows = measure_all(&subjects, &devices);
+    let roofs: Vec<Roof> = before
+        .into_iter()
+        .zip(roofs(&devices)?)
+        .map(|(before, after)| Roof {
+            backend: before.backend,
+            ceilings: before.ceilings.higher(after.ceilings),
+        })
+        .collect();
     let failed = rows.iter().any(
         |row| matches!(&row.outcome, Err(error) if !matches!(error, Error::Unsupported { .. })),
     );

@@ -3,6 +3,8 @@
 mod layer;
 mod strategy;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod tiles;
 
 use layer::{Hidden, Input, Layer, Output};

@@ -23,7 +23,7 @@ pub(super) struct Strategy {
 }
 
 /// Rows up to which [`Kernel::Stream`] is faster.
-const MAX_STREAM_ROWS: usize = 8;
+const MAX_STREAM_ROWS: usize = 16;
 /// Rows up to which a batch-invariant operation promises results that do not depend on the batch.
 const MAX_INVARIANT_ROWS: usize = 64;
 /// Multiply-adds that keep a thread busy for much longer than it takes to wake it (about 5 µs).
@@ -76,8 +76,8 @@ mod tests {
     #[test]
     fn few_rows_are_streamed_and_many_tiled() {
         let kernel = |rows| Strategy::choose(&op(2048, 8192), rows, 2).kernel;
-        assert_eq!([1, 8].map(kernel), [Kernel::Stream; 2]);
-        assert_eq!([9, 64, 4096].map(kernel), [Kernel::Tiles; 3]);
+        assert_eq!([1, 16].map(kernel), [Kernel::Stream; 2]);
+        assert_eq!([17, 64, 4096].map(kernel), [Kernel::Tiles; 3]);
     }
 
     #[test]

@@ -63,13 +63,7 @@ impl<'a> Launch<'a> {
     ) -> Result<(), Error> {
         let token_groups = (batch.count as u32).div_ceil(tokens);
         let workgroups = u64::from(token_groups) * (part.count as u64).div_ceil(4);
-        let constants = down_gemv::Constants {
-            threads,
-            tokens,
-            activation: self.activation,
-            weight: self.weight,
-            out: dtype_code(self.args.out.layout().dtype()),
-        };
+        let constants = down_gemv::Constants { threads, tokens, weight: self.weight };
         let parameters = down_gemv::Parameters {
             ffn: self.op.ffn as u32,
             rows: part.count as u32,
@@ -87,6 +81,8 @@ impl<'a> Launch<'a> {
             out_stride: self.args.out.stride(),
             has_bias: u32::from(self.args.down_bias.is_some()),
             has_residual: u32::from(self.args.residual.is_some()),
+            activation: self.activation,
+            out_dtype: dtype_code(self.args.out.layout().dtype()),
         };
         let bindings = down_gemv::Bindings {
             h: batch.h,
@@ -113,9 +109,7 @@ impl<'a> Launch<'a> {
             threads_m: tile.threads_m,
             threads_n: tile.threads_n,
             depth: tile.depth,
-            activation: self.activation,
             weight: self.weight,
-            out: dtype_code(self.args.out.layout().dtype()),
         };
         let parameters = down_tile::Parameters {
             ffn: self.op.ffn as u32,
@@ -134,6 +128,8 @@ impl<'a> Launch<'a> {
             out_stride: self.args.out.stride(),
             has_bias: u32::from(self.args.down_bias.is_some()),
             has_residual: u32::from(self.args.residual.is_some()),
+            activation: self.activation,
+            out_dtype: dtype_code(self.args.out.layout().dtype()),
         };
         let bindings = down_tile::Bindings {
             h: batch.h,

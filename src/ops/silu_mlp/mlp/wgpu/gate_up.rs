@@ -111,7 +111,6 @@ impl<'a> Launch<'a> {
             tokens,
             gated: self.op.gated,
             norm: self.op.norm.is_some(),
-            round_each: self.round_each,
             activation: self.activation,
             weight: self.weight,
         };
@@ -135,6 +134,7 @@ impl<'a> Launch<'a> {
             up_bias_start: weights.up_bias.start + first as u32,
             has_gate_bias: u32::from(args.gate_bias.is_some()),
             has_up_bias: u32::from(args.up_bias.is_some()),
+            round_each: u32::from(self.round_each),
         };
         let bindings = gate_up_gemv::Bindings {
             x,
@@ -175,7 +175,6 @@ impl<'a> Launch<'a> {
             depth: tile.depth,
             gated: self.op.gated,
             norm: batch.n.is_some(),
-            round_each: self.round_each,
             activation: self.activation,
             weight: self.weight,
         };
@@ -197,6 +196,7 @@ impl<'a> Launch<'a> {
             up_bias_start: weights.up_bias.start + first as u32,
             has_gate_bias: u32::from(args.gate_bias.is_some()),
             has_up_bias: u32::from(args.up_bias.is_some()),
+            round_each: u32::from(self.round_each),
         };
         let bindings = gate_up_tile::Bindings {
             x,

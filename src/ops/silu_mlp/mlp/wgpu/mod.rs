@@ -80,10 +80,9 @@ impl<'a> Launch<'a> {
         let limit = self.wgpu.capabilities().storage_binding_bytes;
         let widest = self.op.hidden.max(self.op.ffn) * size_of::<f32>();
         let mut most = usize::try_from(limit).unwrap_or(usize::MAX) / widest;
-        for tensor in [Some(self.args.x), self.args.residual, Some(self.args.out)] {
-            if let Some(tensor) = tensor {
-                most = most.min(tensor.rows_per_binding()?);
-            }
+        let tensors = [Some(self.args.x), self.args.residual, Some(self.args.out)];
+        for tensor in tensors.into_iter().flatten() {
+            most = most.min(tensor.rows_per_binding()?);
         }
         Ok(most.max(1))
     }

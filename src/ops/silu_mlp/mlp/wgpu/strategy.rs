@@ -70,20 +70,23 @@ pub(crate) fn reduction(capabilities: &WgpuCapabilities, dispatch: &WgpuDispatch
 
 /// Invocations for one pass over a row of `columns` elements, eight at a time: no more than have work.
 pub(crate) fn threads(columns: usize, capabilities: &WgpuCapabilities) -> u32 {
-    // The reduction through workgroup memory wants a multiple of 16.
-    const FEWEST: u32 = 16;
+    const FEWEST: u32 = 32;
+    const MOST: u32 = 128;
     // A barrier of a software device switches between invocations one by one.
-    let most = if capabilities.cpu { 32 } else { 128 };
-    let vectors = u32::try_from(columns.div_ceil(8)).unwrap_or(u32::MAX / 2);
-    vectors.min(most).next_power_of_two().clamp(FEWEST, most.min(capabilities.invocations))
+    let most = if capabilities.cpu { FEWEST } else { MOST.min(capabilities.invocations) };
+    let vectors = u32::try_from(columns.div_ceil(8)).unwrap_or(MOST);
+    vectors.min(most).next_power_of_two().clamp(FEWEST.min(most), most)
 }
 
-/// Tokens a workgroup: a power of two, so that few pipelines serve all batches.
+/// Tokens a workgroup: few values, so that few pipelines serve all batches. Rows that are not there cost
+/// arithmetic, which a kernel that waits for its weights has to spare.
 fn tokens(rows: usize, invariant: bool) -> u32 {
-    if invariant || rows >= GEMV_TOKENS as usize {
-        return GEMV_TOKENS;
+    match rows {
+        _ if invariant => GEMV_TOKENS,
+        0..=1 => 1,
+        2..=4 => 4,
+        _ => GEMV_TOKENS,
     }
-    (rows.max(1) as u32).next_power_of_two()
 }
 
 /// The largest tile of the table that the device takes and the batch fills.
@@ -130,7 +133,7 @@ mod tests {
     #[test]
     fn few_rows_take_the_gemv() {
         let choose = |rows| choose(rows, false, WgpuDispatch::default());
-        for (rows, tokens) in [(1, 1), (2, 2), (3, 4), (4, 4), (5, 8), (8, 8)] {
+        for (rows, tokens) in [(1, 1), (2, 4), (4, 4), (5, 8), (8, 8)] {
             assert_eq!(choose(rows), gemv(tokens));
         }
         assert_eq!(choose(9), Strategy::Tile(Tile { threads_m: 8, threads_n: 16, depth: 16 }));
@@ -160,7 +163,7 @@ mod tests {
 
     #[test]
     fn invocations_follow_the_row() {
-        for (columns, expected) in [(1, 16), (128, 16), (200, 32), (576, 128), (14_336, 128)] {
+        for (columns, expected) in [(1, 32), (256, 32), (264, 64), (576, 128), (14_336, 128)] {
             assert_eq!(threads(columns, &GPU), expected);
         }
         let weak = WgpuCapabilities { invocations: 64, ..GPU };
