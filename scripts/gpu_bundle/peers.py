@@ -23,6 +23,7 @@ import math
 import os
 import statistics
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Callable
 
@@ -122,7 +123,7 @@ def measure_shape(hidden: int, ffn: int, l2_bytes: int) -> list[dict]:
         copies = weight_copies(variant, hidden, ffn, 2 * l2_bytes // weight_bytes + 1)
         for rows in ROWS:
             x = random(rows, hidden) * math.sqrt(hidden)
-            calls = [lambda x=x, weights=weights: variant(x, weights) for weights in copies]
+            calls = [partial(variant, x, weights) for weights in copies]
             results.append(
                 {
                     "op": "gated_mlp",
