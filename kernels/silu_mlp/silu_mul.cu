@@ -18,7 +18,8 @@ constexpr int SILU_MUL_THREADS = 256;
 template <class T>
 __device__ __forceinline__ void silu_mul_elements(const SiluMulParams& p, const T* gate, const T* up, int64_t row,
                                                   int64_t first, int64_t step) {
-#pragma unroll
+    // Unrolled further, the three ways to store would spill.
+#pragma unroll 1
     for (int i = 0; i < CHUNK<T>; ++i) {
         const int64_t column = first + i * step;
         if (column >= p.columns) continue;
