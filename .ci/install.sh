@@ -4,6 +4,7 @@
 #
 #   Vulkan in software      Mesa lavapipe (.ci/install-vulkan.sh)
 #   CUDA without a GPU      the host simulator, built here; a real NVRTC from PyPI to compile every kernel
+#   Node                    to run Tint, the browsers' compiler of shaders
 set -euo pipefail
 environment=${1:?usage: .ci/install.sh ENVIRONMENT_FILE}
 cd "$(dirname "$0")/.."
@@ -11,13 +12,12 @@ tools=${SILUETTE_CI_TOOLS:-$PWD/target/ci}
 mkdir -p "$tools"
 
 missing=()
-for program in g++ make python3 pkg-config; do
-    command -v "$program" >/dev/null || missing+=("$program")
+for pair in g++:g++ make:make python3:python3 pip3:python3-pip pkg-config:pkg-config node:nodejs npm:npm; do
+    command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
 done
 if [ ${#missing[@]} -gt 0 ]; then
     apt-get update
-    DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
-        g++ make python3 python3-pip pkg-config
+    DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${missing[@]}"
 fi
 
 .ci/install-vulkan.sh

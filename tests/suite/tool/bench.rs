@@ -17,6 +17,7 @@ fn bench_reports_times_and_ceilings() {
     for field in ["device", "commit", "date", "command", "ceilings", "results"] {
         assert!(!report[field].is_null(), "{field}");
     }
+    assert_eq!(report["complete"], true);
     let positive = |value: &serde_json::Value| value.as_f64().is_some_and(|value| value > 0.0);
     assert!(positive(&report["ceilings"]["cpu"]["bytes_per_second"]));
     assert!(positive(&report["ceilings"]["cpu"]["flops_per_second"]));

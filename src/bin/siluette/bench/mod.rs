@@ -6,10 +6,11 @@ mod plot;
 mod processor;
 mod report;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use clap::Args;
+use serde_json::Value;
 use siluette::conformance::{Case, Purpose, cases_for};
 use siluette::registry::{self, Prepared};
 use siluette::{Backend, Cost, Error};
@@ -32,7 +33,7 @@ pub struct Options {
     #[command(flatten)]
     selection: Selection,
 
-    /// Write the results as JSON
+    /// Write the results as JSON, after every row anew
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
@@ -79,8 +80,9 @@ struct Roof {
 pub fn execute(options: &Options) -> Result<Verdict, Error> {
     let subjects = subjects(options)?;
     // Before the work: a folder that cannot be written is told at once.
-    let json = options.json.as_deref().map(PendingFile::create).transpose()?;
-    let plot = options.plot.as_deref().map(PendingFile::create).transpose()?;
+    for path in [&options.json, &options.plot].into_iter().flatten() {
+        PendingFile::create(path)?;
+    }
     let mut devices = devices::open(&options.selection);
     devices.retain(|opened| {
         // The scalar oracle would take hours, and nobody waits for it.
@@ -93,7 +95,11 @@ pub fn execute(options: &Options) -> Result<Verdict, Error> {
         }
     }
     let before = roofs(&devices)?;
-    let rows = measure_all(&subjects, &devices);
+    // After every row: whoever interrupts a long run keeps what was measured.
+    let rows = measure_all(&subjects, &devices, |rows| match &options.json {
+        Some(path) => write_json(path, &report::to_json(&devices, &before, rows, false)),
+        None => Ok(()),
+    })?;
     let roofs: Vec<Roof> = before
         .into_iter()
         .zip(roofs(&devices)?)
@@ -106,12 +112,11 @@ pub fn execute(options: &Options) -> Result<Verdict, Error> {
         |row| matches!(&row.outcome, Err(error) if !matches!(error, Error::Unsupported { .. })),
     );
     output::print(&report::to_text(&devices, &roofs, &rows))?;
-    if let Some(file) = json {
-        let report = report::to_json(&devices, &roofs, &rows);
-        file.commit(format!("{report:#}\n").as_bytes())?;
+    if let Some(path) = &options.json {
+        write_json(path, &report::to_json(&devices, &roofs, &rows, true))?;
     }
-    if let Some(file) = plot {
-        file.commit(plot::roofline(&roofs, &rows)?.as_bytes())?;
+    if let Some(path) = &options.plot {
+        PendingFile::create(path)?.commit(plot::roofline(&roofs, &rows)?.as_bytes())?;
     }
     Ok(if failed || missing { Verdict::Bad } else { Verdict::Good })
 }
@@ -164,7 +169,16 @@ fn roofs(devices: &[Opened]) -> Result<Vec<Roof>, Error> {
         .collect()
 }
 
-fn measure_all(subjects: &[Subject], devices: &[Opened]) -> Vec<Row> {
+fn write_json(path: &Path, report: &Value) -> Result<(), Error> {
+    PendingFile::create(path)?.commit(format!("{report:#}\n").as_bytes())
+}
+
+/// `each` sees all rows so far after every one.
+fn measure_all(
+    subjects: &[Subject],
+    devices: &[Opened],
+    each: impl Fn(&[Row]) -> Result<(), Error>,
+) -> Result<Vec<Row>, Error> {
     let devices: Vec<_> = devices.iter().filter_map(|opened| opened.device.as_ref().ok()).collect();
     let progress = output::progress(subjects.len() * devices.len());
     let mut rows = Vec::new();
@@ -178,9 +192,10 @@ fn measure_all(subjects: &[Subject], devices: &[Opened]) -> Vec<Row> {
                 case: subject.case.clone(),
                 outcome: measure::measure(subject, device),
             });
+            each(&rows)?;
             progress.inc(1);
         }
     }
     progress.finish_and_clear();
-    rows
+    Ok(rows)
 }

@@ -85,7 +85,8 @@ fn line(row: &Row, roofs: &[Roof]) -> Option<Vec<String>> {
     ])
 }
 
-pub fn to_json(devices: &[Opened], roofs: &[Roof], rows: &[Row]) -> Value {
+/// `complete` tells the whole from what an interrupted run left.
+pub fn to_json(devices: &[Opened], roofs: &[Roof], rows: &[Row], complete: bool) -> Value {
     let ceilings: Map<String, Value> = roofs
         .iter()
         .map(|roof| {
@@ -107,6 +108,7 @@ pub fn to_json(devices: &[Opened], roofs: &[Roof], rows: &[Row]) -> Value {
         "commit": commit(),
         "date": date(SystemTime::now()),
         "command": command(),
+        "complete": complete,
         "ceilings": ceilings,
         "results": results,
     })
