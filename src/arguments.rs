@@ -124,6 +124,17 @@ macro_rules! arguments {
                 use $crate::HasLayout as _;
                 $name { $( $field: $crate::arguments::arguments!(@layout $role self.$field), )* }
             }
+
+            /// The inputs, and the layouts of the outputs: what validation of values looks at.
+            pub fn inputs(&self) -> $name<In, $crate::Layout>
+            where
+                In: Copy,
+                Out: $crate::HasLayout,
+            {
+                #[allow(unused_imports, reason = "used only where there is an output")]
+                use $crate::HasLayout as _;
+                $name { $( $field: $crate::arguments::arguments!(@value $role self.$field), )* }
+            }
         }
 
         impl<In, Out> $crate::arguments::Arguments<In, Out> for $name<In, Out> {
@@ -194,6 +205,11 @@ macro_rules! arguments {
     (@layout output $value:expr) => { $value.layout() };
     (@layout optional_input $value:expr) => { $value.as_ref().map(|tensor| tensor.layout()) };
     (@layout optional_output $value:expr) => { $value.as_ref().map(|tensor| tensor.layout()) };
+
+    (@value input $value:expr) => { $value };
+    (@value optional_input $value:expr) => { $value };
+    (@value output $value:expr) => { $value.layout() };
+    (@value optional_output $value:expr) => { $value.as_ref().map(|tensor| tensor.layout()) };
 
     (@collect input $op:ident $info:ident $input:ident $output:ident) => {
         $crate::arguments::require($op, $info, $input($info)?)?

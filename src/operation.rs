@@ -9,6 +9,7 @@ use crate::backend::cpu::{Cpu, Workspace};
 use crate::backend::cuda::{Cuda, CudaPlan, CudaTensor, CudaTensorMut, CudaWorkspace};
 #[cfg(feature = "wgpu")]
 use crate::backend::wgpu::{Plan, Wgpu, WgpuTensor, WgpuWorkspace};
+use crate::device::NamedTensors;
 use crate::error::Error;
 use crate::layout::Layout;
 use crate::parameters::{ParameterInfo, Parameters};
@@ -74,6 +75,27 @@ pub trait Operation: Copy + fmt::Debug + Send + Sync + 'static {
     /// [`Error::Argument`] names the argument, what was expected and what came.
     fn validate(&self, args: &Self::Args<Layout, Layout>) -> Result<(), Error>;
 
+    /// What only the inputs' values tell: indices out of range or out of order, scores that are no numbers.
+    ///
+    /// Checked wherever values lie in host memory, before anything is written: by the CPU backend, the
+    /// reference and the owning layer. GPU backends cannot look without waiting for the device; there, kernels
+    /// touch nothing outside their tensors whatever the values are, and each operation says what it then
+    /// computes.
+    ///
+    /// # Errors
+    /// [`Problem::Value`](crate::Problem::Value) names the argument and the first offending position.
+    fn validate_values(&self, args: &Self::Args<TensorRef<'_>, Layout>) -> Result<(), Error> {
+        let _ = args;
+        Ok(())
+    }
+
+    /// Cuts outputs whose size depends on the data to that size; until then they are as large as they could
+    /// be, since kernels are launched before the size is known.
+    fn trim(&self, outputs: &mut NamedTensors) -> Result<(), Error> {
+        let _ = outputs;
+        Ok(())
+    }
+
     /// FLOPs and bytes for these tensors.
     fn cost(&self, args: &Self::Args<Layout, Layout>) -> Cost;
 
@@ -87,8 +109,12 @@ pub trait Operation: Copy + fmt::Debug + Send + Sync + 'static {
     fn run_reference(&self, args: Self::Args<TensorRef<'_>, TensorMut<'_>>) -> Result<(), Error>;
 
     /// For each element of output `name`, the sum of the magnitudes of the products that it is made of:
-    /// what a rounding error of one unit in each of them could add up to.
-    fn magnitude(&self, args: &Self::Args<TensorRef<'_>, Layout>, name: &str) -> Vec<f64>;
+    /// what a rounding error of one unit in each of them could add up to. Not asked for where the tolerance is
+    /// exact.
+    fn magnitude(&self, args: &Self::Args<TensorRef<'_>, Layout>, name: &str) -> Vec<f64> {
+        let _ = (args, name);
+        Vec::new()
+    }
 
     /// Runs on the CPU.
     ///

@@ -7,7 +7,7 @@ use crate::layout::{HasLayout, Layout};
 use crate::operation::{Cost, NamedLayouts, Operation};
 use crate::ops::silu_mlp::{GatedMlp, SiluMlp, SiluMul};
 use crate::parameters::{ParameterInfo, Parameters};
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, TensorRef};
 
 /// An operation, without its type.
 #[derive(Clone, Copy)]
@@ -66,6 +66,12 @@ pub trait Prepared {
     /// # Errors
     /// Those of the operation and of the device.
     fn load(&self, device: &Device, outputs: NamedTensors) -> Result<Box<dyn Loaded>, Error>;
+
+    /// As [`Operation::trim`].
+    ///
+    /// # Errors
+    /// As [`Operation::trim`].
+    fn trim(&self, outputs: &mut NamedTensors) -> Result<(), Error>;
 }
 
 impl OperationInfo {
@@ -126,7 +132,9 @@ fn prepare<O: Operation>(
     let op = O::describe(&layouts, parameters)?;
     let outputs = op.outputs(&layouts, parameters)?;
     op.validate(&layout_arguments::<O>(&layouts, &outputs)?)?;
-    Ok(Box::new(PreparedOperation { op, inputs, outputs }))
+    let prepared = PreparedOperation { op, inputs, outputs };
+    op.validate_values(&prepared.values())?;
+    Ok(Box::new(prepared))
 }
 
 fn layout_arguments<O: Operation>(
@@ -146,6 +154,15 @@ impl<O: Operation> PreparedOperation<O> {
             self.inputs.iter().map(|(name, tensor)| (name.clone(), tensor.layout())).collect();
         layout_arguments::<O>(&inputs, &self.outputs).expect("collected before, in `prepare`")
     }
+
+    fn values(&self) -> O::Args<TensorRef<'_>, Layout> {
+        O::Args::collect(
+            O::NAME,
+            |info| Ok(self.inputs.get(info.name).map(Tensor::view)),
+            |info| Ok(self.outputs.get(info.name).copied()),
+        )
+        .expect("collected before, in `prepare`")
+    }
 }
 
 impl<O: Operation> Prepared for PreparedOperation<O> {
@@ -158,17 +175,15 @@ impl<O: Operation> Prepared for PreparedOperation<O> {
     }
 
     fn magnitude(&self, output: &str) -> Vec<f64> {
-        let args = O::Args::collect(
-            O::NAME,
-            |info| Ok(self.inputs.get(info.name).map(Tensor::view)),
-            |info| Ok(self.outputs.get(info.name).copied()),
-        )
-        .expect("collected before, in `prepare`");
-        self.op.magnitude(&args, output)
+        self.op.magnitude(&self.values(), output)
     }
 
     fn load(&self, device: &Device, outputs: NamedTensors) -> Result<Box<dyn Loaded>, Error> {
         device.load(&self.op, self.inputs.clone(), outputs)
+    }
+
+    fn trim(&self, outputs: &mut NamedTensors) -> Result<(), Error> {
+        self.op.trim(outputs)
     }
 }
 

@@ -84,6 +84,24 @@ pub enum Fill {
     /// Cycles through zeros of both signs, the type's largest and smallest magnitudes and what lies
     /// between.
     Extremes,
+    /// Strictly ascending members of `0..below`, spread over all of it.
+    Ascending {
+        /// One more than the largest.
+        below: usize,
+    },
+    /// The inverse of the tensor `of`, which holds `count` such members of as many features as this tensor has
+    /// elements.
+    Rank {
+        /// The tensor of indices.
+        of: &'static str,
+        /// Its length.
+        count: usize,
+    },
+    /// Bytes, this share of which are not 0.
+    Mask {
+        /// From 0 to 1.
+        share: f64,
+    },
 }
 
 impl Case {
@@ -95,7 +113,11 @@ impl Case {
         self.tensors
             .iter()
             .map(|spec| {
-                let seed = random::seed(&[self.op, &self.name, &self.dtype, spec.name]);
+                let source = match spec.fill {
+                    Fill::Rank { of, .. } => of,
+                    _ => spec.name,
+                };
+                let seed = random::seed(&[self.op, &self.name, &self.dtype, source]);
                 Ok((spec.name.to_owned(), spec.draw(seed)?))
             })
             .collect()
@@ -111,7 +133,7 @@ impl TensorSpec {
         let layout = with_gap(&Layout::contiguous(self.dtype, &self.shape)?, self.gap)?;
         let mut tensor = Tensor::zeros(layout);
         poison(&mut tensor);
-        let values = random::values(seed, self.fill, self.dtype);
+        let values = random::values(seed, self.fill, &layout);
         tensor.view_mut().write_f64(values);
         Ok(tensor)
     }

@@ -2,6 +2,7 @@
 
 use super::Fill;
 use crate::dtype::DType;
+use crate::layout::Layout;
 
 /// A seed from names (FNV-1a), so that adding a case changes no other.
 pub(super) fn seed(names: &[&str]) -> u64 {
@@ -11,8 +12,8 @@ pub(super) fn seed(names: &[&str]) -> u64 {
     })
 }
 
-/// An endless sequence of values.
-pub(super) fn values(seed: u64, fill: Fill, dtype: DType) -> Box<dyn Iterator<Item = f64>> {
+/// The values of a tensor of this layout, or more.
+pub(super) fn values(seed: u64, fill: Fill, layout: &Layout) -> Box<dyn Iterator<Item = f64>> {
     let normal = repeated(Normal::new(seed));
     match fill {
         Fill::Normal { scale } => Box::new(normal.map(move |value| value * scale)),
@@ -21,8 +22,41 @@ pub(super) fn values(seed: u64, fill: Fill, dtype: DType) -> Box<dyn Iterator<It
             let outlier = index % 64 == 17;
             value * scale * if outlier { 1e3 } else { 1.0 }
         })),
-        Fill::Extremes => Box::new(extremes(dtype).into_iter().cycle()),
+        Fill::Extremes => Box::new(extremes(layout.dtype()).into_iter().cycle()),
+        Fill::Ascending { below } => {
+            Box::new(ascending(seed, layout.elements(), below).into_iter().map(|index| index as f64))
+        }
+        Fill::Rank { count, .. } => {
+            let mut rank = vec![-1.0; layout.elements()];
+            for (place, index) in ascending(seed, count, rank.len()).into_iter().enumerate() {
+                rank[index] = place as f64;
+            }
+            Box::new(rank.into_iter())
+        }
+        // Any byte but 0 means yes.
+        Fill::Mask { share } => {
+            let mut uniform = Normal::new(seed);
+            Box::new(std::iter::from_fn(move || {
+                let yes = uniform.uniform() < share;
+                Some(if yes { 1.0 + (uniform.uniform() * 254.0).floor() } else { 0.0 })
+            }))
+        }
     }
+}
+
+/// `count` strictly ascending members of `0..below`: each is kept with the probability that leaves the rest a
+/// fair chance (Vitter 1984, algorithm S).
+fn ascending(seed: u64, count: usize, below: usize) -> Vec<usize> {
+    assert!(count <= below, "{count} different numbers below {below}");
+    let mut random = Normal::new(seed);
+    let mut members = Vec::with_capacity(count);
+    for index in 0..below {
+        let wanted = (count - members.len()) as f64;
+        if random.uniform() * ((below - index) as f64) < wanted {
+            members.push(index);
+        }
+    }
+    members
 }
 
 /// Longer sequences repeat themselves: a prime, so that no two rows of a matrix are the same.
@@ -103,6 +137,17 @@ mod tests {
         let mean = values.iter().sum::<f64>() / values.len() as f64;
         let variance = values.iter().map(|value| value * value).sum::<f64>() / values.len() as f64;
         assert!(mean.abs() < 0.01 && (variance - 1.0).abs() < 0.02, "{mean} {variance}");
+    }
+
+    #[test]
+    fn members_are_strictly_ascending_and_as_many_as_wanted() {
+        for (count, below) in [(0, 0), (0, 5), (5, 5), (1, 1_000), (499, 1_000)] {
+            let members = ascending(7, count, below);
+            assert_eq!(members.len(), count);
+            assert!(members.windows(2).all(|pair| pair[0] < pair[1]));
+            assert!(members.iter().all(|&member| member < below));
+        }
+        assert!(ascending(7, 500, 1_000)[400] > 600, "spread over all of it");
     }
 
     #[test]

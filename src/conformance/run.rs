@@ -144,12 +144,14 @@ impl Oracle {
     }
 
     fn compare_output(&self, name: &str, output: &Tensor, expected: &Tensor) -> Comparison {
-        let magnitude = match self.tolerance {
+        let dtype = output.layout().dtype();
+        let tolerance = if dtype.is_float() { self.tolerance } else { Tolerance::Exact };
+        let magnitude = match tolerance {
             Tolerance::Exact => Vec::new(),
             Tolerance::Rounded { .. } => self.prepared.magnitude(name),
         };
         let (got, want) = (output.view().to_f64(), expected.view().to_f64());
-        Comparison::new(self.tolerance, output.layout().dtype(), &got, &want, &magnitude)
+        Comparison::new(tolerance, dtype, &got, &want, &magnitude)
     }
 }
 

@@ -169,6 +169,18 @@ impl Device {
         inputs: NamedTensors,
         outputs: NamedTensors,
     ) -> Result<Box<dyn Loaded>, Error> {
+        let values = O::Args::collect(
+            O::NAME,
+            |info| Ok(inputs.get(info.name).map(Tensor::view)),
+            |info| Ok(outputs.get(info.name).map(HasLayout::layout)),
+        )?;
+        let layouts = O::Args::collect(
+            O::NAME,
+            |info| Ok(inputs.get(info.name).map(HasLayout::layout)),
+            |info| Ok(outputs.get(info.name).map(HasLayout::layout)),
+        )?;
+        op.validate(&layouts)?;
+        op.validate_values(&values)?;
         let cpu = match self {
             Device::Reference => None,
             Device::Cpu(cpu) => Some(cpu.clone()),
@@ -177,12 +189,6 @@ impl Device {
             #[cfg(feature = "cuda")]
             Device::Cuda(device) => return device.load(op, inputs, outputs),
         };
-        let layouts = O::Args::collect(
-            O::NAME,
-            |info| Ok(inputs.get(info.name).map(HasLayout::layout)),
-            |info| Ok(outputs.get(info.name).map(HasLayout::layout)),
-        )?;
-        op.validate(&layouts)?;
         let outputs =
             outputs.iter().map(|(name, tensor)| (name.clone(), Guarded::new(tensor))).collect();
         Ok(Box::new(HostLoaded { op: *op, cpu, inputs, outputs, workspace: Workspace::default() }))

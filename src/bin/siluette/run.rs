@@ -114,7 +114,9 @@ fn compute(
         .collect();
     let mut loaded = prepared.load(device, outputs)?;
     loaded.run(1)?;
-    loaded.outputs()
+    let mut outputs = loaded.outputs()?;
+    prepared.trim(&mut outputs)?;
+    Ok(outputs)
 }
 
 /// How the file came to be, for its metadata.

@@ -1,5 +1,6 @@
 //! The case list, one file a family.
 
+mod prune_gather;
 mod silu_mlp;
 
 use super::{Case, Purpose, Tolerance};
@@ -8,7 +9,9 @@ use crate::operation::NamedLayouts;
 
 /// Every case: conformance and bench, in the order of the registry.
 pub fn cases() -> Vec<Case> {
-    silu_mlp::cases()
+    let mut cases = silu_mlp::cases();
+    cases.extend(prune_gather::cases());
+    cases
 }
 
 /// The cases to verify, or to measure.
@@ -25,8 +28,10 @@ pub fn tolerance_for(
     inputs: &NamedLayouts,
     outputs: &NamedLayouts,
 ) -> Result<Tolerance, Error> {
-    silu_mlp::tolerance(op, inputs, outputs).ok_or_else(|| {
-        let expected = "an operation with conformance cases";
-        Error::argument("siluette", "op", Problem::Value, expected, format!("`{op}`"), "")
-    })
+    silu_mlp::tolerance(op, inputs, outputs)
+        .or_else(|| prune_gather::tolerance(op, inputs, outputs))
+        .ok_or_else(|| {
+            let expected = "an operation with conformance cases";
+            Error::argument("siluette", "op", Problem::Value, expected, format!("`{op}`"), "")
+        })
 }
