@@ -29,7 +29,8 @@ pub(crate) struct Activations<'a, T> {
 }
 
 impl<'a, T> Activations<'a, T> {
-    /// Elements between rows of `columns` elements.
+    /// Elements between rows of `columns` elements: a line more than whole vectors need, since rows that
+    /// are a power of two apart fall on few sets of the cache.
     pub const fn stride(columns: usize) -> usize {
         columns.next_multiple_of(MAX_STEP) + MAX_STEP
     }
