@@ -11,6 +11,19 @@ pub enum Role {
     Output,
 }
 
+/// What a tensor's elements mean, which decides the types that they may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ElementKind {
+    /// Activations, weights, statistics: f32, f16 or bf16.
+    Float,
+    /// Positions in another tensor: u32.
+    Index,
+    /// Signed numbers, such as token ids: i32.
+    Integer,
+    /// Zero or not: u8.
+    Mask,
+}
+
 /// A tensor of an operation, as documented and as named on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ArgumentInfo {
@@ -20,6 +33,8 @@ pub struct ArgumentInfo {
     pub role: Role,
     /// Whether it may be left out.
     pub optional: bool,
+    /// What its elements mean.
+    pub element: ElementKind,
     /// Shape and meaning.
     pub description: &'static str,
 }
@@ -58,12 +73,13 @@ pub(crate) fn require<T>(
 }
 
 /// Declares an argument struct: `pub struct Name { role name, ... }` with one of the roles
-/// `input`, `optional_input`, `output` and `optional_output`, each with a doc comment.
+/// `input`, `optional_input`, `output` and `optional_output`, each with a doc comment. Tensors that do not
+/// hold floating-point numbers say so: `role name: index`, `integer` or `mask`.
 macro_rules! arguments {
     (
         $(#[doc = $struct_doc:literal])*
         pub struct $name:ident {
-            $( $(#[doc = $doc:literal])+ $role:ident $field:ident, )*
+            $( $(#[doc = $doc:literal])+ $role:ident $field:ident $(: $element:ident)?, )*
         }
     ) => {
         $(#[doc = $struct_doc])*
@@ -116,6 +132,7 @@ macro_rules! arguments {
                     name: stringify!($field),
                     role: $crate::arguments::arguments!(@role $role),
                     optional: $crate::arguments::arguments!(@optional $role),
+                    element: $crate::arguments::arguments!(@element $($element)?),
                     description: concat!($($doc),+).trim_ascii(),
                 }, )*
             ];
@@ -162,6 +179,11 @@ macro_rules! arguments {
     (@role optional_input) => { $crate::arguments::Role::Input };
     (@role output) => { $crate::arguments::Role::Output };
     (@role optional_output) => { $crate::arguments::Role::Output };
+
+    (@element) => { $crate::arguments::ElementKind::Float };
+    (@element index) => { $crate::arguments::ElementKind::Index };
+    (@element integer) => { $crate::arguments::ElementKind::Integer };
+    (@element mask) => { $crate::arguments::ElementKind::Mask };
 
     (@optional input) => { false };
     (@optional optional_input) => { true };
@@ -237,3 +259,46 @@ macro_rules! arguments {
     };
 }
 pub(crate) use arguments;
+
+#[cfg(test)]
+mod tests {
+    use super::{Arguments, ElementKind};
+    use crate::dtype::DType;
+    use crate::layout::Layout;
+
+    arguments! {
+        /// Every kind of element.
+        pub struct Kinds {
+            /// Floating-point.
+            input values,
+            /// Positions.
+            input rows: index,
+            /// Ids.
+            optional_input ids: integer,
+            /// Chosen or not.
+            optional_output mask: mask,
+        }
+    }
+
+    #[test]
+    fn optional_tensors_are_set_by_name() {
+        let layout = |shape: &[usize]| Layout::contiguous(DType::F32, shape).unwrap();
+        let kinds = Kinds::new(layout(&[1]), layout(&[2]));
+        assert!(kinds.ids.is_none() && kinds.mask.is_none());
+        let layouts = kinds.ids(layout(&[3])).mask(layout(&[4])).layouts();
+        assert_eq!((layouts.ids, layouts.mask), (Some(layout(&[3])), Some(layout(&[4]))));
+    }
+
+    #[test]
+    fn kinds_of_elements_are_declared_beside_the_name() {
+        let kinds = <Kinds<(), ()> as Arguments<(), ()>>::INFO.iter();
+        let kinds: Vec<_> = kinds.map(|info| (info.name, info.element)).collect();
+        let expected = [
+            ("values", ElementKind::Float),
+            ("rows", ElementKind::Index),
+            ("ids", ElementKind::Integer),
+            ("mask", ElementKind::Mask),
+        ];
+        assert_eq!(kinds, expected);
+    }
+}

@@ -69,7 +69,7 @@ mod validate;
 
 pub use backend::cpu::{Cpu, InstructionSet, Workspace};
 #[cfg(feature = "cuda")]
-pub use backend::cuda::{Cuda, CudaTensor, CudaTensorMut, CudaWorkspace};
+pub use backend::cuda::{Cuda, CudaOptions, CudaTensor, CudaTensorMut, CudaWorkspace};
 #[cfg(feature = "wgpu")]
 pub use backend::wgpu::{Plan, Wgpu, WgpuTensor, WgpuWorkspace};
 pub use device::Device;

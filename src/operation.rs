@@ -6,7 +6,7 @@ use std::fmt;
 use crate::arguments::Arguments;
 use crate::backend::cpu::{Cpu, Workspace};
 #[cfg(feature = "cuda")]
-use crate::backend::cuda::{Cuda, CudaTensor, CudaTensorMut, CudaWorkspace};
+use crate::backend::cuda::{Cuda, CudaPlan, CudaTensor, CudaTensorMut, CudaWorkspace};
 #[cfg(feature = "wgpu")]
 use crate::backend::wgpu::{Plan, Wgpu, WgpuTensor, WgpuWorkspace};
 use crate::error::Error;
@@ -126,4 +126,17 @@ pub trait Operation: Copy + fmt::Debug + Send + Sync + 'static {
         args: Self::Args<CudaTensor<'_>, CudaTensorMut<'_>>,
         workspace: CudaWorkspace<'_>,
     ) -> Result<(), Error>;
+
+    /// The kernels that a call with these tensors takes; `aligned` says whether they all start on multiples
+    /// of 16 bytes. See [`Cuda::plan`].
+    ///
+    /// # Errors
+    /// Those of [`Operation::enqueue_cuda`] for these layouts.
+    #[cfg(feature = "cuda")]
+    fn plan_cuda(
+        &self,
+        cuda: &Cuda,
+        args: &Self::Args<Layout, Layout>,
+        aligned: bool,
+    ) -> Result<CudaPlan, Error>;
 }

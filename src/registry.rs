@@ -22,8 +22,10 @@ pub struct OperationInfo {
     pub arguments: &'static [ArgumentInfo],
     /// Its parameters.
     pub parameters: &'static [ParameterInfo],
-    prepare: fn(NamedTensors, &Parameters) -> Result<Box<dyn Prepared>, Error>,
+    prepare: Prepare,
 }
+
+type Prepare = fn(NamedTensors, &Parameters) -> Result<Box<dyn Prepared>, Error>;
 
 impl std::fmt::Debug for OperationInfo {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

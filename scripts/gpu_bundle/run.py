@@ -1,255 +1,221 @@
 #!/usr/bin/env python3
 """Runs a GPU bundle on a machine with a GPU and brings back one report. Needs Python 3.8 and nothing else.
 
-    python3 run.py --out results                    # everything that this machine can run
+    python3 run.py --out results                    # everything that this machine can run, in ten minutes
     python3 run.py --out results --require cuda     # and failing if CUDA is missing
-    python3 run.py --out results --only info,verify_cuda
+    python3 run.py --out results --only peers,sanitize_racecheck    # these, into the same report
 
-A bundle is the folder that pack_gpu_bundle.sh makes; this file lies in it, beside `siluette`. Steps:
+A bundle is the folder that pack_gpu_bundle.sh makes; this file lies in it, beside `siluette`. Steps, in their order:
 
     info               siluette info --json
-    compile_NAME       nvcc, for this device, on wrappers/NAME.cu
-    wrappers_NAME      that program: it exits 0, and what the wrapped instructions gave is its stdout
-    verify_BACKEND     siluette verify --backend BACKEND --json
-    sanitize_TOOL      compute-sanitizer over a short verify: memcheck, racecheck, initcheck, synccheck
+    wrappers           wrappers.py: each instruction wrapper's fixed-input kernel, against the simulator's answers
+    verify_BACKEND     siluette verify --backend BACKEND --json          (cuda, wgpu, cpu)
+    suite_BACKEND      the conformance tests that use BACKEND            (cuda, wgpu)
+    sanitize_TOOL      compute-sanitizer over a short verify             (memcheck, racecheck, synccheck, initcheck)
     bench_BACKEND      siluette bench --backend BACKEND --json FILE
+    peers              peers.py: the same products by PyTorch and cuBLAS, and the device's bandwidth
+    criterion_NAME     a criterion bench
 
 --out gets STEP.stdout and STEP.stderr of each, the JSON that it wrote, and report.json: device, driver, toolkit,
-commit, and for each step its command, status and time. A step is `pass`, `fail` or `missing` (this machine lacks what
-it needs, and the report says what). Exit: 0 if nothing failed, 1 if a step failed, 2 if the bundle itself is not whole.
+commit, and for each step its command, status and time. A step is `pass`, `fail`, `missing` (this machine lacks what
+it needs, and the report says what) or `not run` (--budget was spent; the last line says how to catch up).
+Exit: 0 if nothing failed, 1 if a step failed or a required backend is missing, 2 if the bundle is not whole.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import datetime
 import json
 import os
-import platform
-import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
 
-BUNDLE = Path(__file__).resolve().parent
-TOOL = BUNDLE / "siluette"
-SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
-SANITIZED_OPERATION = "gated_mlp"  # a sanitizer slows kernels a hundredfold: one operation with all kinds of kernels
-SANITIZER_FOUND_ERRORS = 86
-BACKENDS = ("cuda", "wgpu")
-QUESTION_LIMIT_S = 60
+import machine
+import steps as bundle_steps
+from steps import BACKENDS, Bundle, Step
+
+FOLDER = Path(__file__).resolve().parent
+LEAST_STEP_S = 5  # not worth starting a step for less
 
 
-@dataclass
-class Step:
-    name: str
-    command: list[str]
-    limit_s: int
-    missing: str | None  # why it cannot run here
-    judge: Callable[[Path, dict], str | None]  # of its stdout, into its entry: what is wrong although it exited 0
-    environment: dict[str, str]
+class NotWhole(Exception):
+    """The bundle, or the report to be continued, is not as it should be."""
 
 
-def answer(command: list[str]) -> str | None:
-    """The output of a short question to the machine, or nothing if it cannot be asked."""
-    try:
-        done = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=QUESTION_LIMIT_S, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.decode(errors="replace").strip() if done.returncode == 0 else None
-
-
-def why_no_cuda() -> str | None:
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError as error:
-        return f"no NVIDIA driver: {error}"
-    status = driver.cuInit(0)
-    if status != 0:
-        return f"no GPU that CUDA can use: cuInit returned {status}"
-    count = ctypes.c_int(0)
-    driver.cuDeviceGetCount(ctypes.byref(count))
-    return None if count.value > 0 else "no GPU: cuDeviceGetCount gave 0"
-
-
-class VulkanInstanceCreateInfo(ctypes.Structure):
-    _fields_ = [
-        ("structure_type", ctypes.c_int32),
-        ("next", ctypes.c_void_p),
-        ("flags", ctypes.c_uint32),
-        ("application", ctypes.c_void_p),
-        ("layer_count", ctypes.c_uint32),
-        ("layers", ctypes.c_void_p),
-        ("extension_count", ctypes.c_uint32),
-        ("extensions", ctypes.c_void_p),
-    ]
-
-
-def why_no_wgpu() -> str | None:
-    try:
-        loader = ctypes.CDLL("libvulkan.so.1")
-    except OSError as error:
-        return f"no Vulkan loader: {error}"
-    instance, count = ctypes.c_void_p(), ctypes.c_uint32(0)
-    status = loader.vkCreateInstance(ctypes.byref(VulkanInstanceCreateInfo(1)), None, ctypes.byref(instance))
-    if status != 0:
-        return f"no Vulkan driver: vkCreateInstance returned {status}"
-    loader.vkEnumeratePhysicalDevices(instance, ctypes.byref(count), None)
-    loader.vkDestroyInstance(instance, None)
-    return None if count.value > 0 else "no Vulkan device: vkEnumeratePhysicalDevices gave 0"
-
-
-def describe_machine() -> dict:
-    fields = [
-        "name",
-        "driver_version",
-        "memory.total",
-        "compute_cap",
-        "clocks.max.sm",
-        "clocks.max.memory",
-        "power.limit",
-    ]
-    table = answer(["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]) or ""
-    nvcc = answer([find_nvcc() or "nvcc", "--version"])
-    return {
-        "gpus": [dict(zip(fields, (value.strip() for value in line.split(",")))) for line in table.splitlines()],
-        "nvcc": nvcc.splitlines()[-2].strip() if nvcc and len(nvcc.splitlines()) > 1 else nvcc,
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "cores": os.cpu_count(),
-    }
-
-
-def find_nvcc() -> str | None:
-    beside_toolkit = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda")) / "bin" / "nvcc"
-    return shutil.which("nvcc") or (str(beside_toolkit) if beside_toolkit.is_file() else None)
-
-
-def find_sanitizer() -> str | None:
-    beside_toolkit = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda")) / "bin" / "compute-sanitizer"
-    return shutil.which("compute-sanitizer") or (str(beside_toolkit) if beside_toolkit.is_file() else None)
-
-
-def any_output(_stdout: Path, _entry: dict) -> str | None:
-    return None
-
-
-def is_json(stdout: Path, entry: dict) -> str | None:
-    try:
-        json.loads(stdout.read_text())
-    except ValueError as error:
-        return f"{stdout.name} is not JSON: {error}"
-    return None
-
-
-def wrote_json(path: Path) -> Callable[[Path, dict], str | None]:
-    def judge(_stdout: Path, entry: dict) -> str | None:
-        entry["json"] = path.name
-        return is_json(path, entry) if path.is_file() else f"{path.name} was not written"
-
-    return judge
-
-
-def verified(stdout: Path, entry: dict) -> str | None:
-    """Holds `siluette verify --json` to its word: cases ran, and none of them failed."""
-    try:
-        report = json.loads(stdout.read_text())
-        counts = Counter(result["status"] for result in report["results"])
-    except (ValueError, KeyError, TypeError) as error:
-        return f"{stdout.name} is not the JSON of verify: {error!r}"
-    entry["device"] = report.get("device")
-    entry["counts"] = dict(counts)
-    if counts["fail"]:
-        return f"{counts['fail']} cases failed"
-    return None if counts["pass"] else "no case ran"
-
-
-def make_steps(out: Path, missing: dict[str, str | None], machine: dict) -> list[Step]:
-    tool = str(TOOL)
-    steps = [Step("info", [tool, "info", "--json"], 120, None, is_json, {})]
-
-    nvcc = find_nvcc()
-    capability = machine["gpus"][0]["compute_cap"].replace(".", "") if machine["gpus"] else ""
-    architecture = "90a" if capability == "90" else capability
-    for source in sorted(BUNDLE.glob("wrappers/*.cu")):
-        why = (
-            missing["cuda"]
-            or (None if nvcc else "nvcc was not found")
-            or (None if capability else "nvidia-smi names no GPU")
-        )
-        program = out / f"wrappers_{source.stem}.program"
-        compile_command = [str(nvcc), f"-arch=sm_{architecture}", "-std=c++17", "-I", str(BUNDLE / "kernels")]
-        compile_command += ["-o", str(program), str(source)]
-        steps.append(Step(f"compile_{source.stem}", compile_command, 300, why, any_output, {}))
-        steps.append(Step(f"wrappers_{source.stem}", [str(program)], 120, why, any_output, {}))
-
-    for backend in BACKENDS:
-        # Found devices must be used: with this, the tool fails where it would otherwise report them as missing.
-        required = {"SILUETTE_REQUIRE": backend}
-        command = [tool, "verify", "--backend", backend, "--json"]
-        steps.append(Step(f"verify_{backend}", command, 1200, missing[backend], verified, required))
-
-    sanitizer = find_sanitizer()
-    for kind in SANITIZERS:
-        why = missing["cuda"] or (None if sanitizer else "compute-sanitizer was not found")
-        command = [str(sanitizer), "--tool", kind, "--error-exitcode", str(SANITIZER_FOUND_ERRORS)]
-        command += ["--log-file", str(out / f"sanitize_{kind}.log")]
-        command += [tool, "verify", "--backend", "cuda", "--op", SANITIZED_OPERATION, "--json"]
-        steps.append(Step(f"sanitize_{kind}", command, 1200, why, verified, {"SILUETTE_REQUIRE": "cuda"}))
-
-    for backend in BACKENDS:
-        file = out / f"bench_{backend}.json"
-        command = [tool, "bench", "--backend", backend, "--json", str(file)]
-        required = {"SILUETTE_REQUIRE": backend}
-        steps.append(Step(f"bench_{backend}", command, 1800, missing[backend], wrote_json(file), required))
-    return steps
+# ------------------------------------------------------------------------------------------------ one step
 
 
 def without_folders(command: list[str], out: Path) -> list[str]:
     """A command as it may be published: this machine's folders are nobody's business."""
-    return [part.replace(str(out), "OUT").replace(str(BUNDLE), ".") for part in command]
+    return [
+        part.replace(str(out), "OUT").replace(str(FOLDER), ".").replace(sys.executable, "python3") for part in command
+    ]
 
 
-def run_step(step: Step, out: Path, longest_s: int) -> dict:
+def execute(step: Step, out: Path, limit_s: float, environment: dict[str, str]) -> tuple[int | None, str | None]:
+    """The exit code, and what is wrong."""
+    with (out / f"{step.name}.stdout").open("wb") as stdout, (out / f"{step.name}.stderr").open("wb") as stderr:
+        process = subprocess.Popen(
+            step.command,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            env={**os.environ, **environment, **step.environment},
+            cwd=FOLDER,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(limit_s)
+            return code, None if code == 0 else f"exit code {code}"
+        except subprocess.TimeoutExpired:
+            return None, f"not done after {limit_s:.0f} s"
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def run_step(step: Step, out: Path, limit_s: float, environment: dict[str, str]) -> dict:
     entry: dict = {"step": step.name, "command": without_folders(step.command, out)}
     if step.missing:
         return {**entry, "status": "missing", "reason": step.missing}
-    limit_s = min(step.limit_s, longest_s)
-    stdout, stderr = out / f"{step.name}.stdout", out / f"{step.name}.stderr"
+    if limit_s < LEAST_STEP_S:
+        return {**entry, "status": "not run", "reason": "no time left"}
     started = time.monotonic()
     try:
-        with stdout.open("wb") as to_stdout, stderr.open("wb") as to_stderr:
-            process = subprocess.Popen(
-                step.command,
-                stdin=subprocess.DEVNULL,
-                stdout=to_stdout,
-                stderr=to_stderr,
-                env={**os.environ, **step.environment},
-                cwd=BUNDLE,
-                start_new_session=True,
-            )
-            try:
-                code = process.wait(limit_s)
-                wrong = f"exit code {code}" if code != 0 else None
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-                code, wrong = None, f"not done after {limit_s} s"
+        code, wrong = execute(step, out, limit_s, environment)
     except OSError as error:
         return {**entry, "status": "fail", "reason": f"could not be started: {error}"}
+    stdout, stderr = out / f"{step.name}.stdout", out / f"{step.name}.stderr"
     entry.update(exit_code=code, seconds=round(time.monotonic() - started, 3), stdout=stdout.name, stderr=stderr.name)
+    if code is not None and code == step.says_missing:
+        return {**entry, "status": "missing", "reason": last_line(stderr)}
     # The output says more than the exit code: it is read even if that is not 0.
     also_wrong = step.judge(stdout, entry)
     reason = "; ".join(filter(None, (wrong, also_wrong)))
     return {**entry, "status": "fail", "reason": reason} if reason else {**entry, "status": "pass"}
+
+
+def last_line(file: Path) -> str:
+    lines = file.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it did not say what"
+
+
+# ------------------------------------------------------------------------------------------------ the report
+
+
+def read_bundle() -> tuple[Bundle, dict]:
+    try:
+        facts = json.loads((FOLDER / "bundle.json").read_text())
+        facts["commit"]
+    except (OSError, ValueError, KeyError) as error:
+        raise NotWhole(f"{FOLDER} is not a whole bundle: bundle.json: {error!r}") from error
+    for program in (FOLDER / "siluette", FOLDER / "suite"):
+        if not os.access(program, os.X_OK):
+            raise NotWhole(f"{FOLDER} is not a whole bundle: {program} is not an executable")
+    benches = sorted(path.name for path in FOLDER.glob("benches/*") if os.access(path, os.X_OK))
+    return Bundle(FOLDER, benches), facts
+
+
+def earlier_steps(file: Path, facts: dict, described: dict) -> list[dict]:
+    """Those of a report that is to be continued; only one of this bundle on this machine may be."""
+    if not file.exists():
+        return []
+    try:
+        earlier = json.loads(file.read_text())
+        same = (earlier["bundle"], earlier["machine"]) == (facts, described)
+        entries = earlier["steps"]
+    except (OSError, ValueError, KeyError) as error:
+        raise NotWhole(f"--out: {file} is not a report: {error!r}") from error
+    if not same:
+        raise NotWhole(f"--out: {file} is of another bundle or machine; results are not to be mixed")
+    return entries
+
+
+def choose(steps: list[Step], only: str | None) -> list[Step]:
+    if only is None:
+        return steps
+    chosen = set(only.split(","))
+    families = {step.name.split("_")[0] for step in steps}
+    unknown = chosen - families - {step.name for step in steps}
+    if unknown:
+        known = ", ".join(sorted(families | {step.name for step in steps}))
+        raise NotWhole(f"--only: no step is called {', '.join(sorted(unknown))}; there are {known}")
+    return [step for step in steps if step.name in chosen or step.name.split("_")[0] in chosen]
+
+
+def steps_environment(cache: str) -> dict[str, str]:
+    """What the bundle's programs need to find, and a cache of compiled kernels of their own."""
+    environment = {"XDG_CACHE_HOME": cache, "SILUETTE_TEST_DATA": str(FOLDER / "tests/data")}
+    try:
+        _, folder = machine.load_nvrtc()
+    except OSError:
+        return environment  # the steps that need it say so themselves
+    if folder:
+        earlier = os.environ.get("LD_LIBRARY_PATH")
+        environment["LD_LIBRARY_PATH"] = f"{earlier}:{folder}" if earlier else str(folder)
+    return environment
+
+
+def write_report(file: Path, report: dict) -> None:
+    unfinished = file.with_name(file.name + ".unfinished")
+    unfinished.write_text(json.dumps(report, indent=2) + "\n")
+    os.replace(unfinished, file)
+
+
+def run_all(arguments: argparse.Namespace) -> int:
+    started = time.monotonic()
+    bundle, facts = read_bundle()
+    out = arguments.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    missing = {"cuda": machine.why_no_cuda(), "wgpu": machine.why_no_wgpu(), "cpu": None}
+    described = machine.describe()
+    file = out / "report.json"
+    entries = {entry["step"]: entry for entry in earlier_steps(file, facts, described)}
+    if not entries and any(out.iterdir()):
+        raise NotWhole(f"--out: {out} is not empty and has no report.json; results are not to be mixed")
+    all_steps = bundle_steps.make_steps(bundle, out, missing)
+    chosen = choose(all_steps, arguments.only)
+
+    ran = []
+    with tempfile.TemporaryDirectory() as cache:
+        environment = {**steps_environment(cache), "SILUETTE_COMMIT": facts["commit"]}
+        for step in chosen:
+            left_s = arguments.budget - (time.monotonic() - started)
+            entry = run_step(step, out, min(left_s, step.limit_s * arguments.patience), environment)
+            ran.append(entry)
+            entries[step.name] = entry
+            seconds = f"{entry['seconds']:.1f} s" if "seconds" in entry else ""
+            print(f"{entry['status']:8} {step.name:20} {seconds:>8}  {entry.get('reason', '')}".rstrip(), flush=True)
+            # Written after each step: what was learnt stays even if the machine goes away.
+            report = {
+                "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+                "commit": facts["commit"],
+                "bundle": facts,
+                "machine": described,
+                "missing": {name: why for name, why in missing.items() if why},
+                "steps": [entries[step.name] for step in all_steps if step.name in entries],
+            }
+            write_report(file, report)
+    return conclude(ran, file, missing, {backend for backend in arguments.require.split(",") if backend})
+
+
+def conclude(ran: list[dict], file: Path, missing: dict, required: set[str]) -> int:
+    lacking = sorted(backend for backend in required if missing[backend])
+    for backend in lacking:
+        print(f"run.py: {backend} is required but missing: {missing[backend]}", file=sys.stderr)
+    counts = Counter(entry["status"] for entry in ran)
+    print(f"{counts['pass']} passed, {counts['fail']} failed, {counts['missing']} missing: {file}")
+    late = [entry["step"] for entry in ran if entry["status"] == "not run"]
+    if late:
+        print(f"{len(late)} not run for lack of time: --only {','.join(late)}")
+    return 1 if counts["fail"] or lacking else 0
 
 
 def main() -> int:
@@ -260,62 +226,19 @@ def main() -> int:
     )
     parser.add_argument("--require", default="", help="backends that must not be missing: cuda, wgpu or cuda,wgpu")
     parser.add_argument(
-        "--limit", type=int, default=3600, metavar="SECONDS", help="no step may take longer (default: none does)"
+        "--budget", type=float, default=570, metavar="SECONDS", help="for all steps together (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--patience", type=float, default=1, metavar="FACTOR", help="for each step's own limit, on a slow device"
     )
     arguments = parser.parse_args()
-    required = {backend for backend in arguments.require.split(",") if backend}
-    if required - set(BACKENDS):
+    if {backend for backend in arguments.require.split(",") if backend} - set(BACKENDS):
         parser.error(f"--require takes {', '.join(BACKENDS)}")
     try:
-        bundle = json.loads((BUNDLE / "bundle.json").read_text())
-        commit = bundle["commit"]
-    except (OSError, ValueError, KeyError) as error:
-        print(f"run.py: {BUNDLE} is not a whole bundle: bundle.json: {error!r}", file=sys.stderr)
+        return run_all(arguments)
+    except NotWhole as error:
+        print(f"run.py: {error}", file=sys.stderr)
         return 2
-    if not os.access(TOOL, os.X_OK):
-        print(f"run.py: {BUNDLE} is not a whole bundle: {TOOL} is not an executable", file=sys.stderr)
-        return 2
-
-    out = arguments.out.resolve()
-    out.mkdir(parents=True, exist_ok=True)
-    if any(out.iterdir()):
-        parser.error(f"--out: {out} is not empty; results of two runs are not to be mixed")
-    missing = {"cuda": why_no_cuda(), "wgpu": why_no_wgpu()}
-    machine = describe_machine()
-    steps = make_steps(out, missing, machine)
-    if arguments.only is not None:
-        chosen = set(arguments.only.split(","))
-        known = {step.name for step in steps} | {step.name.split("_")[0] for step in steps}
-        if chosen - known:
-            parser.error(
-                f"--only: no step is called {', '.join(sorted(chosen - known))}; there are {', '.join(sorted(known))}"
-            )
-        steps = [step for step in steps if step.name in chosen or step.name.split("_")[0] in chosen]
-
-    report = {
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "options": [f"{name}={value}" for name, value in sorted(vars(arguments).items()) if name != "out" and value],
-        "commit": commit,
-        "bundle": bundle,
-        "machine": machine,
-        "missing": {name: why for name, why in missing.items() if why},
-        "steps": [],
-    }
-    for step in steps:
-        entry = run_step(step, out, arguments.limit)
-        report["steps"].append(entry)
-        print(f"{entry['status']:8} {step.name:20} {entry.get('reason', '')}".rstrip(), flush=True)
-        # Written after each step: what was learnt stays even if the machine goes away.
-        unfinished = out / "report.json.unfinished"
-        unfinished.write_text(json.dumps(report, indent=2) + "\n")
-        os.replace(unfinished, out / "report.json")
-
-    lacking = sorted(required & report["missing"].keys())
-    for backend in lacking:
-        print(f"run.py: {backend} is required but missing: {missing[backend]}", file=sys.stderr)
-    counts = Counter(entry["status"] for entry in report["steps"])
-    print(f"{counts['pass']} passed, {counts['fail']} failed, {counts['missing']} missing: {out / 'report.json'}")
-    return 1 if counts["fail"] or lacking else 0
 
 
 if __name__ == "__main__":

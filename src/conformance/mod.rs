@@ -7,7 +7,7 @@ mod random;
 mod run;
 mod tolerance;
 
-pub use cases::{cases, cases_for};
+pub use cases::{cases, cases_for, tolerance_for};
 pub use run::{Oracle, Outcome, Status};
 pub use tolerance::{Comparison, Tolerance};
 
@@ -103,7 +103,11 @@ impl Case {
 }
 
 impl TensorSpec {
-    fn draw(&self, seed: u64) -> Result<Tensor, Error> {
+    /// The tensor that a seed gives; elements in the gaps between rows are NaN.
+    ///
+    /// # Errors
+    /// A shape that no layout can hold.
+    pub fn draw(&self, seed: u64) -> Result<Tensor, Error> {
         let layout = with_gap(&Layout::contiguous(self.dtype, &self.shape)?, self.gap)?;
         let mut tensor = Tensor::zeros(layout);
         poison(&mut tensor);

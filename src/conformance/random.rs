@@ -13,7 +13,7 @@ pub(super) fn seed(names: &[&str]) -> u64 {
 
 /// An endless sequence of values.
 pub(super) fn values(seed: u64, fill: Fill, dtype: DType) -> Box<dyn Iterator<Item = f64>> {
-    let normal = Normal::new(seed);
+    let normal = repeated(Normal::new(seed));
     match fill {
         Fill::Normal { scale } => Box::new(normal.map(move |value| value * scale)),
         Fill::AroundOne { scale } => Box::new(normal.map(move |value| 1.0 + value * scale)),
@@ -23,6 +23,26 @@ pub(super) fn values(seed: u64, fill: Fill, dtype: DType) -> Box<dyn Iterator<It
         })),
         Fill::Extremes => Box::new(extremes(dtype).into_iter().cycle()),
     }
+}
+
+/// Longer sequences repeat themselves: a prime, so that no two rows of a matrix are the same.
+const PERIOD: usize = 1_048_573;
+
+/// The first [`PERIOD`] values over and over: large bench inputs would otherwise take longer to draw than to
+/// measure.
+fn repeated(values: Normal) -> impl Iterator<Item = f64> {
+    let mut drawn = Vec::new();
+    let mut values = values.take(PERIOD);
+    let mut next = 0;
+    std::iter::from_fn(move || {
+        if let Some(value) = values.next() {
+            drawn.push(value);
+            return Some(value);
+        }
+        let value = drawn[next % PERIOD];
+        next += 1;
+        Some(value)
+    })
 }
 
 /// A number of them that is prime to common row lengths, so that rows differ.

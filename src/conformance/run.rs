@@ -1,18 +1,20 @@
 //! Running a case: the oracle once, then any number of devices.
 
-use super::{Case, Comparison, Tolerance, poison, with_gap};
+use super::{Case, Comparison, Tolerance, poison, tolerance_for, with_gap};
 use crate::device::{Device, NamedTensors};
 use crate::dtype::DType;
-use crate::error::Error;
+use crate::error::{Error, Problem};
 use crate::layout::{HasLayout, Layout};
 use crate::operation::{Cost, NamedLayouts};
-use crate::registry::{self, Prepared};
+use crate::parameters::Parameters;
+use crate::registry::{self, OperationInfo, Prepared};
 use crate::tensor::Tensor;
 
-/// A case with its expected results.
-pub struct Oracle<'a> {
-    case: &'a Case,
+/// An operation on its inputs, with the expected results.
+pub struct Oracle {
     prepared: Box<dyn Prepared>,
+    tolerance: Tolerance,
+    output_gap: usize,
     /// In f32, so that only the device's result is rounded to a narrower type.
     expected: NamedTensors,
 }
@@ -33,26 +35,58 @@ pub enum Status {
 pub struct Outcome {
     /// What became of it.
     pub status: Status,
-    /// The worst of the outputs' comparisons.
-    pub comparison: Comparison,
+    /// The worst of the outputs' comparisons; `None` if there was no result to compare.
+    pub comparison: Option<Comparison>,
 }
 
-impl<'a> Oracle<'a> {
-    /// Draws the inputs and runs the scalar oracle.
+impl Oracle {
+    /// Draws the inputs of a case and runs the scalar oracle.
     ///
     /// # Errors
     /// A case that the operation refuses.
-    pub fn new(case: &'a Case) -> Result<Oracle<'a>, Error> {
+    pub fn new(case: &Case) -> Result<Oracle, Error> {
         let prepared = registry::find(case.op)?.prepare(case.inputs()?, &case.parameters)?;
-        let wide = prepared
-            .outputs()
-            .iter()
-            .map(|(name, layout)| Ok((name.clone(), Tensor::zeros(widened(case, layout)?))))
-            .collect::<Result<NamedTensors, Error>>()?;
-        let mut oracle = prepared.load(&Device::Reference, wide)?;
-        oracle.run(1)?;
-        let expected = oracle.outputs()?;
-        Ok(Oracle { case, prepared, expected })
+        let expected = expect(&*prepared, case.tolerance)?;
+        Ok(Oracle { prepared, tolerance: case.tolerance, output_gap: case.output_gap, expected })
+    }
+
+    /// The scalar oracle on inputs from elsewhere, with the tolerance of the case list.
+    ///
+    /// # Errors
+    /// Those of the operation.
+    pub fn for_inputs(
+        info: &OperationInfo,
+        inputs: NamedTensors,
+        parameters: &Parameters,
+    ) -> Result<Oracle, Error> {
+        let layouts = inputs.iter().map(|(name, tensor)| (name.clone(), tensor.layout())).collect();
+        let prepared = info.prepare(inputs, parameters)?;
+        let tolerance = tolerance_for(info.name, &layouts, prepared.outputs())?;
+        let expected = expect(&*prepared, tolerance)?;
+        Ok(Oracle { prepared, tolerance, output_gap: 0, expected })
+    }
+
+    /// Expects other results than the scalar oracle's, so that the oracle itself can be judged.
+    ///
+    /// # Errors
+    /// An output that the operation does not have, or has in another shape.
+    pub fn expecting(mut self, expected: NamedTensors) -> Result<Oracle, Error> {
+        let shapes = |tensors: &NamedTensors| -> Vec<(String, Vec<usize>)> {
+            let shape = |tensor: &Tensor| tensor.layout().shape().to_vec();
+            tensors.iter().map(|(name, tensor)| (name.clone(), shape(tensor))).collect()
+        };
+        let (wanted, got) = (shapes(&self.expected), shapes(&expected));
+        if wanted != got {
+            let (wanted, got) = (format!("{wanted:?}"), format!("{got:?}"));
+            return Err(Error::argument("verify", "expected", Problem::Shape, wanted, got, ""));
+        }
+        self.expected = expected;
+        Ok(self)
+    }
+
+    /// How exact results must be.
+    pub fn tolerance(&self) -> Tolerance {
+        self.tolerance
     }
 
     /// FLOPs and bytes of one run.
@@ -69,20 +103,16 @@ impl<'a> Oracle<'a> {
     pub fn check(&self, device: &Device) -> Outcome {
         match self.run(device) {
             Ok(outputs) => self.compare(&outputs),
-            Err(error @ Error::Unsupported { .. }) => Outcome {
-                status: Status::Unsupported(error.to_string()),
-                comparison: Comparison::default(),
-            },
-            Err(error) => Outcome {
-                status: Status::Fail(error.to_string()),
-                comparison: Comparison::default(),
-            },
+            Err(error @ Error::Unsupported { .. }) => {
+                Outcome { status: Status::Unsupported(error.to_string()), comparison: None }
+            }
+            Err(error) => Outcome { status: Status::Fail(error.to_string()), comparison: None },
         }
     }
 
     fn run(&self, device: &Device) -> Result<NamedTensors, Error> {
-        let mut loaded =
-            self.prepared.load(device, poisoned(self.case, self.prepared.outputs())?)?;
+        let outputs = poisoned(self.output_gap, self.prepared.outputs())?;
+        let mut loaded = self.prepared.load(device, outputs)?;
         // Twice: the second run starts from a workspace and outputs that are not fresh.
         loaded.run(1)?;
         loaded.run(1)?;
@@ -90,33 +120,49 @@ impl<'a> Oracle<'a> {
     }
 
     fn compare(&self, outputs: &NamedTensors) -> Outcome {
-        let mut worst = Outcome { status: Status::Pass, comparison: Comparison::default() };
+        let mut worst: Option<Comparison> = None;
         for (name, expected) in &self.expected {
+            let fail = |reason: String, comparison| Outcome {
+                status: Status::Fail(format!("{name}: {reason}")),
+                comparison,
+            };
             let Some(output) = outputs.get(name) else {
-                return Outcome { status: Status::Fail(format!("{name} is missing")), ..worst };
+                return fail("it is missing".into(), worst);
             };
             if let Some(position) = first_changed_gap(output) {
-                let reason = format!("{name}: the gap at element {position} was overwritten");
-                return Outcome { status: Status::Fail(reason), ..worst };
+                return fail(format!("the gap at element {position} was overwritten"), worst);
             }
-            let tolerance = self.case.tolerance;
-            let magnitude = match tolerance {
-                Tolerance::Exact => Vec::new(),
-                Tolerance::Rounded { .. } => self.prepared.magnitude(name),
-            };
-            let (got, want) = (output.view().to_f64(), expected.view().to_f64());
-            let dtype = output.layout().dtype();
-            let comparison = Comparison::new(tolerance, dtype, &got, &want, &magnitude);
-            if !comparison.passes(tolerance) {
-                let reason = format!("{name}: {}", describe(&comparison));
-                return Outcome { status: Status::Fail(reason), comparison };
+            let comparison = self.compare_output(name, output, expected);
+            if !comparison.passes(self.tolerance) {
+                return fail(describe(&comparison), Some(comparison));
             }
-            if comparison.worst_share >= worst.comparison.worst_share {
-                worst.comparison = comparison;
+            if worst.is_none_or(|worst| comparison.worst_share >= worst.worst_share) {
+                worst = Some(comparison);
             }
         }
-        worst
+        Outcome { status: Status::Pass, comparison: worst }
     }
+
+    fn compare_output(&self, name: &str, output: &Tensor, expected: &Tensor) -> Comparison {
+        let magnitude = match self.tolerance {
+            Tolerance::Exact => Vec::new(),
+            Tolerance::Rounded { .. } => self.prepared.magnitude(name),
+        };
+        let (got, want) = (output.view().to_f64(), expected.view().to_f64());
+        Comparison::new(self.tolerance, output.layout().dtype(), &got, &want, &magnitude)
+    }
+}
+
+/// The scalar oracle's results.
+fn expect(prepared: &dyn Prepared, tolerance: Tolerance) -> Result<NamedTensors, Error> {
+    let wide = prepared
+        .outputs()
+        .iter()
+        .map(|(name, layout)| Ok((name.clone(), Tensor::zeros(widened(tolerance, layout)?))))
+        .collect::<Result<NamedTensors, Error>>()?;
+    let mut oracle = prepared.load(&Device::Reference, wide)?;
+    oracle.run(1)?;
+    oracle.outputs()
 }
 
 fn describe(comparison: &Comparison) -> String {
@@ -130,18 +176,18 @@ fn describe(comparison: &Comparison) -> String {
 }
 
 /// Exact results are compared in their own type, others in f32.
-fn widened(case: &Case, layout: &Layout) -> Result<Layout, Error> {
-    if case.tolerance == Tolerance::Exact || !layout.dtype().is_float() {
+fn widened(tolerance: Tolerance, layout: &Layout) -> Result<Layout, Error> {
+    if tolerance == Tolerance::Exact || !layout.dtype().is_float() {
         return Ok(*layout);
     }
     Layout::contiguous(DType::F32, layout.shape())
 }
 
-fn poisoned(case: &Case, outputs: &NamedLayouts) -> Result<NamedTensors, Error> {
+fn poisoned(gap: usize, outputs: &NamedLayouts) -> Result<NamedTensors, Error> {
     outputs
         .iter()
         .map(|(name, layout)| {
-            let mut tensor = Tensor::zeros(with_gap(layout, case.output_gap)?);
+            let mut tensor = Tensor::zeros(with_gap(layout, gap)?);
             poison(&mut tensor);
             Ok((name.clone(), tensor))
         })

@@ -3,6 +3,7 @@
 //! Engines bring their own memory and call the backends' methods. This layer is for everything else:
 //! first steps, tests, the command-line tool and the benches. It allocates, copies and waits.
 
+mod details;
 pub(crate) mod guard;
 
 use std::collections::BTreeMap;
@@ -101,6 +102,30 @@ impl Device {
         }
     }
 
+    /// What else there is to know about the device: pairs of a snake-case name and a value.
+    pub fn details(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Device::Reference => vec![("arithmetic", "f64, one thread".to_owned())],
+            Device::Cpu(_) => details::processor(),
+            #[cfg(feature = "wgpu")]
+            Device::Wgpu(device) => device.details(),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => device.details(),
+        }
+    }
+
+    /// Bytes of the largest cache between the device and its memory, if it is known: what a benchmark must
+    /// exceed to measure memory.
+    pub fn cache_bytes(&self) -> Option<u64> {
+        match self {
+            Device::Reference | Device::Cpu(_) => details::last_level_cache(),
+            #[cfg(feature = "wgpu")]
+            Device::Wgpu(_) => None,
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => device.cache_bytes(),
+        }
+    }
+
     /// Runs an operation once on host tensors.
     ///
     /// # Errors
@@ -113,8 +138,12 @@ impl Device {
         let mut inputs = NamedTensors::new();
         let mut outputs = BTreeMap::new();
         args.visit(
-            |info, tensor| drop(inputs.insert(info.name.to_owned(), tensor.clone())),
-            |info, tensor| drop(outputs.insert(info.name, tensor)),
+            |info, tensor| {
+                inputs.insert(info.name.to_owned(), tensor.clone());
+            },
+            |info, tensor| {
+                outputs.insert(info.name, tensor);
+            },
         );
         let copies = outputs
             .iter()

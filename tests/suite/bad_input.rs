@@ -60,12 +60,13 @@ fn good_arguments_are_accepted() {
 
 #[test]
 fn wrong_ranks_and_shapes() {
-    let change = |edit: fn(&mut GatedMlpArgs<Layout, Layout>)| {
+    type Edit = fn(&mut GatedMlpArgs<Layout, Layout>);
+    let change = |edit: Edit| {
         let mut args = good();
         edit(&mut args);
         args
     };
-    let cases: [(&str, fn(&mut GatedMlpArgs<Layout, Layout>)); 9] = [
+    let cases: [(&str, Edit); 9] = [
         ("x", |args| args.x = layout(&[HIDDEN])),
         ("x", |args| args.x = layout(&[ROWS, HIDDEN + 1])),
         ("x", |args| args.x = layout(&[1, ROWS, HIDDEN])),

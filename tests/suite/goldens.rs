@@ -1,5 +1,7 @@
 //! Golden vectors made by PyTorch (`scripts/goldens.py`): the oracle is not its own judge.
 
+use std::path::PathBuf;
+
 use serde::Deserialize;
 use siluette::conformance::{Comparison, Tolerance};
 use siluette::device::NamedTensors;
@@ -41,8 +43,8 @@ fn backends_reproduce_pytorch() {
 }
 
 fn check_all(device: &Device, tolerance: impl Fn(DType) -> Tolerance) -> usize {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/goldens_silu_mlp.safetensors");
-    let bytes = std::fs::read(path).unwrap();
+    let path = test_data().join("goldens_silu_mlp.safetensors");
+    let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
     let list = &metadata.metadata().as_ref().unwrap()["cases"];
     let goldens: Vec<Golden> = serde_json::from_str(list).unwrap();
@@ -57,6 +59,12 @@ fn check_all(device: &Device, tolerance: impl Fn(DType) -> Tolerance) -> usize {
     }
     assert!(failures.is_empty(), "{}:\n{}", device.name(), failures.join("\n"));
     goldens.len()
+}
+
+/// `SILUETTE_TEST_DATA`, for a test program that was built elsewhere, or the source tree's folder.
+fn test_data() -> PathBuf {
+    let built = || concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data").into();
+    std::env::var_os("SILUETTE_TEST_DATA").unwrap_or_else(built).into()
 }
 
 fn compare(

@@ -2,7 +2,21 @@
 
 mod bad_input;
 mod conformance;
+#[cfg(feature = "cuda")]
+mod cuda_enqueue;
+#[cfg(feature = "cuda")]
+mod cuda_images;
+#[cfg(feature = "cuda")]
+mod cuda_kernels;
+#[cfg(feature = "cuda")]
+mod cuda_nvrtc;
+#[cfg(feature = "cuda")]
+mod cuda_support;
 mod goldens;
 mod properties;
 mod readme;
 mod support;
+#[cfg(feature = "cli")]
+mod tool;
+#[cfg(feature = "wgpu")]
+mod wgpu_plans;

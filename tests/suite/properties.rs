@@ -1,5 +1,7 @@
 //! Properties that hold for any shape, stride and option, checked on random ones.
 
+use std::sync::LazyLock;
+
 use proptest::prelude::*;
 use siluette::conformance::{Case, Fill, Oracle, Purpose, Status, TensorSpec, Tolerance};
 use siluette::{Backend, DType, Device, Layout, Parameters};
@@ -86,21 +88,18 @@ fn tolerance(dtype: DType) -> Tolerance {
 
 fn holds_everywhere(case: &Case) -> Result<(), TestCaseError> {
     let oracle = Oracle::new(case).map_err(|error| TestCaseError::fail(error.to_string()))?;
-    DEVICES.with(|devices| {
-        for device in devices {
-            let status = oracle.check(device).status;
-            let description = format!("{}: {status:?} for {:?}", device.name(), case.tensors);
-            prop_assert!(!matches!(status, Status::Fail(_)), "{}", description);
-        }
-        Ok(())
-    })
+    for device in &*DEVICES {
+        let status = oracle.check(device).status;
+        let description = format!("{}: {status:?} for {:?}", device.name(), case.tensors);
+        prop_assert!(!matches!(status, Status::Fail(_)), "{}", description);
+    }
+    Ok(())
 }
 
-thread_local! {
-    /// Opened once a test: a device takes longer to open than a case to run.
-    static DEVICES: Vec<Device> =
-        [Backend::Cpu, Backend::Wgpu, Backend::Cuda].into_iter().filter_map(open).collect();
-}
+/// Opened once: a device takes longer to open than a case to run.
+static DEVICES: LazyLock<Vec<Device>> = LazyLock::new(|| {
+    [Backend::Cpu, Backend::Wgpu, Backend::Cuda].into_iter().filter_map(open).collect()
+});
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]

@@ -1,7 +1,7 @@
 //! The CPU backend: SIMD kernels on a rayon thread pool.
 //!
-//! Kernels are written once, over [`instructions::Vectors`] (vector operations) and
-//! [`products::Products`] (how stored weights are multiplied), and compiled for every instruction set.
+//! Kernels are written once, over `instructions::Vectors` (vector operations) and
+//! `products::Products` (how stored weights are multiplied), and compiled for every instruction set.
 //! Results depend on the instruction set, but neither on the number of threads nor on how work was
 //! spread over them.
 //!

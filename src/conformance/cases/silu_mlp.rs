@@ -2,6 +2,7 @@
 
 use crate::conformance::{Case, Fill, Purpose, TensorSpec, Tolerance};
 use crate::dtype::DType;
+use crate::operation::NamedLayouts;
 use crate::ops::silu_mlp::MLP_DTYPES;
 use crate::parameters::Parameters;
 
@@ -17,6 +18,23 @@ pub(super) fn cases() -> Vec<Case> {
     }
     benches(&mut cases);
     cases
+}
+
+/// The tolerance of any inputs, or `None` for operations of other families.
+pub(super) fn tolerance(
+    op: &str,
+    inputs: &NamedLayouts,
+    outputs: &NamedLayouts,
+) -> Option<Tolerance> {
+    let out = outputs.get("out")?.dtype();
+    match op {
+        "silu_mul" => Some(silu_mul_tolerance(out)),
+        "gated_mlp" | "silu_mlp" => {
+            let longest_sum = inputs.get("up_weight")?.shape().iter().copied().max()?;
+            Some(mlp_tolerance(inputs.get("x")?.dtype(), out, longest_sum))
+        }
+        _ => None,
+    }
 }
 
 fn silu_mul(cases: &mut Vec<Case>) {

@@ -12,6 +12,8 @@
 //! is used as it lies; each is a view with its own row stride, so that `gate_weight` and `up_weight` may be
 //! two tensors or the halves of one stacked `[2F, H]` tensor.
 
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda_parameters;
 pub mod gated_mlp;
 pub mod mlp;
 #[allow(clippy::module_inception, reason = "the operation gave the family its name")]

@@ -19,7 +19,7 @@ use config::{MlpConfig, MlpTensors};
 use crate::arguments::Arguments;
 use crate::backend::cpu::{Cpu, Workspace};
 #[cfg(feature = "cuda")]
-use crate::backend::cuda::{Cuda, CudaTensor, CudaTensorMut, CudaWorkspace};
+use crate::backend::cuda::{Cuda, CudaPlan, CudaTensor, CudaTensorMut, CudaWorkspace};
 #[cfg(feature = "wgpu")]
 use crate::backend::wgpu::{Plan, Wgpu, WgpuTensor, WgpuWorkspace};
 use crate::dtype::DType;
@@ -204,5 +204,15 @@ impl<K: MlpKind> Operation for Mlp<K> {
         workspace: CudaWorkspace<'_>,
     ) -> Result<(), Error> {
         cuda::enqueue(cuda, stream, &self.config, K::tensors(args), workspace)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn plan_cuda(
+        &self,
+        cuda: &Cuda,
+        args: &K::Args<Layout, Layout>,
+        aligned: bool,
+    ) -> Result<CudaPlan, Error> {
+        cuda::plan(cuda, &self.config, &K::copied(args), aligned)
     }
 }

@@ -10,7 +10,7 @@ pub(crate) mod wgpu;
 use crate::arguments::arguments;
 use crate::backend::cpu::{Cpu, Workspace};
 #[cfg(feature = "cuda")]
-use crate::backend::cuda::{Cuda, CudaTensor, CudaTensorMut, CudaWorkspace};
+use crate::backend::cuda::{Cuda, CudaPlan, CudaTensor, CudaTensorMut, CudaWorkspace};
 #[cfg(feature = "wgpu")]
 use crate::backend::wgpu::{Plan, Wgpu, WgpuTensor, WgpuWorkspace};
 use crate::dtype::DType;
@@ -149,5 +149,15 @@ impl Operation for SiluMul {
         _workspace: CudaWorkspace<'_>,
     ) -> Result<(), Error> {
         cuda.silu_mul(stream, self, args)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn plan_cuda(
+        &self,
+        cuda: &Cuda,
+        args: &SiluMulArgs<Layout, Layout>,
+        _aligned: bool,
+    ) -> Result<CudaPlan, Error> {
+        cuda::plan(cuda, self, args)
     }
 }

@@ -16,8 +16,12 @@ pub(super) fn silu_mul(
     Ok(())
 }
 
-/// `|silu(gate) * up|`, as [`crate::Operation::magnitude`].
+/// `|silu(gate) * up|`, as [`crate::Operation::magnitude`], and a share of `|up|` for gates below -87.
 pub(super) fn magnitude(args: &SiluMulArgs<TensorRef<'_>, Layout>) -> Vec<f64> {
+    /// Where f32's `exp(-gate)` overflows, `silu` (above -2e-36) becomes 0. Tolerances are at least 1e-6 of a
+    /// magnitude.
+    const FLUSHED: f64 = 2e-36 / 1e-6;
     let (gate, up) = (args.gate.to_f64(), args.up.to_f64());
-    gate.iter().zip(&up).map(|(gate, up)| (gate / (1.0 + (-gate).exp()) * up).abs()).collect()
+    let silu = |gate: &f64| (gate / (1.0 + (-gate).exp())).abs();
+    gate.iter().zip(&up).map(|(gate, up)| (silu(gate) + FLUSHED) * up.abs()).collect()
 }

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Installs what the gate needs beyond Rust, on Debian as root, and writes the environment that goes with it to the
+# file named by the first argument, to be sourced.
+#
+#   Vulkan in software      Mesa lavapipe (.ci/install-vulkan.sh)
+#   CUDA without a GPU      the host simulator, built here; a real NVRTC from PyPI to compile every kernel
+set -euo pipefail
+environment=${1:?usage: .ci/install.sh ENVIRONMENT_FILE}
+cd "$(dirname "$0")/.."
+tools=${SILUETTE_CI_TOOLS:-$PWD/target/ci}
+mkdir -p "$tools"
+
+missing=()
+for program in g++ make python3 pkg-config; do
+    command -v "$program" >/dev/null || missing+=("$program")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    apt-get update
+    DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
+        g++ make python3 python3-pip pkg-config
+fi
+
+.ci/install-vulkan.sh
+
+if [ ! -e "$tools/nvrtc/nvidia/cuda_nvrtc/lib/libnvrtc.so.12" ]; then
+    python3 -m pip install --quiet --no-deps --target "$tools/nvrtc" \
+        nvidia-cuda-nvrtc-cu12==12.6.85 nvidia-cuda-runtime-cu12==12.6.77
+fi
+
+tests/cuda_simulator/build.sh plain "$tools/simulator/plain"
+
+cat >"$environment" <<SH
+export VK_DRIVER_FILES=/usr/share/vulkan/icd.d/lvp_icd.json
+export WGPU_BACKEND=vulkan
+export MESA_SHADER_CACHE_DIR=$tools/shader-cache
+export LD_LIBRARY_PATH=$tools/simulator/plain\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}
+export SILUETTE_NVRTC_LIBRARY=$tools/nvrtc/nvidia/cuda_nvrtc/lib/libnvrtc.so.12
+SH

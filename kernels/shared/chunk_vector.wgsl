@@ -1,0 +1,20 @@
+// What an invocation reads of a row at a time: eight elements.
+
+const CHUNK: u32 = 8u;
+
+struct Chunk {
+    low: vec4<f32>,
+    high: vec4<f32>,
+}
+
+fn dot_chunk(a: Chunk, b: Chunk) -> f32 {
+    return dot(a.low, b.low) + dot(a.high, b.high);
+}
+
+// x * weight * scale, rounded.
+fn normalised(x: Chunk, weight: Chunk, scale: f32, dtype: u32) -> Chunk {
+    return Chunk(
+        rounded_four(x.low * weight.low * scale, dtype),
+        rounded_four(x.high * weight.high * scale, dtype),
+    );
+}

@@ -1,0 +1,25 @@
+// Sums with one fixed order of additions, whatever the schedule: equal inputs give equal bits.
+#pragma once
+#include "device.cuh"
+
+constexpr uint32_t FULL_WARP = 0xffffffffu;
+
+// The sum over the warp, in every lane: additions commute, so each lane sees the same tree.
+__device__ __forceinline__ float warp_sum(float value) {
+#pragma unroll
+    for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(FULL_WARP, value, offset);
+    return value;
+}
+
+// The sum over a block of WARPS warps, in every thread; `scratch` holds WARPS floats of shared memory.
+template <int WARPS> __device__ __forceinline__ float block_sum(float value, float* scratch) {
+    value = warp_sum(value);
+    // The last call's readers may still be at work.
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = value;
+    __syncthreads();
+    float sum = 0.0f;
+#pragma unroll
+    for (int warp = 0; warp < WARPS; ++warp) sum += scratch[warp];
+    return sum;
+}

@@ -1,0 +1,159 @@
+// MLP for many tokens, first half:
+//   gated  h[m,f] = silu(n[m,:] . Wg[f,:] + bg[f]) * (n[m,:] . Wu[f,:] + bu[f])
+//   plain  h[m,f] = silu(n[m,:] . Wu[f,:] + bu[f])
+// with n = x, or the output of rms_norm
+//
+// x  [M, H]  activations, or  n [M, H]  f32        Wg, Wu [F, H]  nn.Linear layout        bg, bu [F]
+// h  [M, F]  f32, without gaps, rounded to the activation type
+//
+// launch  ceil(M / tile M) * ceil(F / tile N), tokens fastest, so that neighbours share weights
+// workgroup  THREADS_N x THREADS_M invocations, each 4 tokens by 4 neurons of both products; the tile is
+//            4 THREADS_M tokens by 4 THREADS_N neurons, DEPTH (a multiple of 4) elements of H at a time
+// workgroup memory  DEPTH * (THREADS_M + 2 THREADS_N) * 16 bytes: f32, k outermost, tokens or neurons in fours
+// A product is summed over H in order, in f32.
+
+#variant load = vector scalar
+
+override THREADS_M: u32 = 8u;
+override THREADS_N: u32 = 8u;
+override DEPTH: u32 = 8u;
+override GATED: bool = true;
+override NORM: bool = false;
+override ACTIVATION: u32 = 0u;
+override WEIGHT: u32 = 0u;
+
+struct Parameters {
+    hidden: u32,
+    neurons: u32,
+    tokens: u32,
+    token_tiles: u32,
+    workgroups: u32,
+    // First element and elements between rows, from the start of each binding.
+    x_start: u32,
+    x_stride: u32,
+    gate_start: u32,
+    gate_stride: u32,
+    up_start: u32,
+    up_stride: u32,
+    h_start: u32,
+    h_stride: u32,
+    gate_bias_start: u32,
+    up_bias_start: u32,
+    has_gate_bias: u32,
+    has_up_bias: u32,
+    round_each: u32,
+}
+
+@group(0) @binding(0) var<uniform> parameters: Parameters;
+#import shared/numeric.wgsl
+#import shared/grid.wgsl
+#import shared/chunk_$load.wgsl
+#import shared/tensor_$load.wgsl tensor=x binding=1 dtype=ACTIVATION access=read
+// Lies in the buffer that h is written to, which rules out a read-only binding.
+#import shared/tensor_$load.wgsl tensor=n binding=2 dtype=F32 access=read_write
+#import shared/tensor_$load.wgsl tensor=gate_weight binding=3 dtype=WEIGHT access=read
+#import shared/tensor_$load.wgsl tensor=up_weight binding=4 dtype=WEIGHT access=read
+#import shared/tensor_element.wgsl tensor=gate_bias binding=5 dtype=WEIGHT access=read
+#import shared/tensor_element.wgsl tensor=up_bias binding=6 dtype=WEIGHT access=read
+@group(0) @binding(7) var<storage, read_write> h: array<f32>;
+
+var<workgroup> activation_tile: array<vec4<f32>, DEPTH * THREADS_M>;
+var<workgroup> gate_tile: array<vec4<f32>, DEPTH * THREADS_N>;
+var<workgroup> up_tile: array<vec4<f32>, DEPTH * THREADS_N>;
+
+// Where rows start; behind the last row, the last.
+fn activation_row(token: u32) -> u32 {
+    return parameters.x_start + min(token, parameters.tokens - 1u) * parameters.x_stride;
+}
+
+fn gate_weight_row(neuron: u32) -> u32 {
+    return parameters.gate_start + min(neuron, parameters.neurons - 1u) * parameters.gate_stride;
+}
+
+fn up_weight_row(neuron: u32) -> u32 {
+    return parameters.up_start + min(neuron, parameters.neurons - 1u) * parameters.up_stride;
+}
+
+#import silu_mlp/gate_up_activation_$load.wgsl
+#import shared/stage_$load.wgsl tensor=activation tile=activation_tile threads=THREADS_M
+#import shared/stage_$load.wgsl tensor=gate_weight tile=gate_tile threads=THREADS_N
+#import shared/stage_$load.wgsl tensor=up_weight tile=up_tile threads=THREADS_N
+
+fn write(token: u32, first_neuron: u32, gates: vec4<f32>, ups: vec4<f32>) {
+    let row = parameters.h_start + token * parameters.h_stride;
+    for (var i = 0u; i < min(parameters.neurons - min(first_neuron, parameters.neurons), 4u); i++) {
+        let neuron = first_neuron + i;
+        var up = ups[i];
+        if (parameters.has_up_bias != 0u) {
+            up += up_bias_at(parameters.up_bias_start + neuron);
+        }
+        var value: f32;
+        if (GATED) {
+            var gate = gates[i];
+            if (parameters.has_gate_bias != 0u) {
+                gate += gate_bias_at(parameters.gate_bias_start + neuron);
+            }
+            value = gated(gate, up, ACTIVATION, parameters.round_each != 0u);
+        } else {
+            value = plain(up, ACTIVATION, parameters.round_each != 0u);
+        }
+        h[row + neuron] = rounded(value, ACTIVATION);
+    }
+}
+
+@compute @workgroup_size(THREADS_N, THREADS_M)
+fn gate_up_tile(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_id) place: vec3<u32>,
+    @builtin(local_invocation_index) thread: u32,
+) {
+    let index = launch_index(workgroup, workgroups);
+    if (index >= parameters.workgroups) {
+        return;
+    }
+    let first_token = index % parameters.token_tiles * (4u * THREADS_M);
+    let first_neuron = index / parameters.token_tiles * (4u * THREADS_N);
+
+    var gate0 = vec4(0.0);
+    var gate1 = vec4(0.0);
+    var gate2 = vec4(0.0);
+    var gate3 = vec4(0.0);
+    var up0 = vec4(0.0);
+    var up1 = vec4(0.0);
+    var up2 = vec4(0.0);
+    var up3 = vec4(0.0);
+    for (var first_k = 0u; first_k < parameters.hidden; first_k += DEPTH) {
+        stage_activation_tile(first_token, first_k, parameters.hidden, thread);
+        stage_up_tile(first_neuron, first_k, parameters.hidden, thread);
+        if (GATED) {
+            stage_gate_tile(first_neuron, first_k, parameters.hidden, thread);
+        }
+        workgroupBarrier();
+        for (var k = 0u; k < DEPTH; k++) {
+            let n = activation_tile[k * THREADS_M + place.y];
+            let up = up_tile[k * THREADS_N + place.x];
+            up0 += n.x * up;
+            up1 += n.y * up;
+            up2 += n.z * up;
+            up3 += n.w * up;
+            if (GATED) {
+                let gate = gate_tile[k * THREADS_N + place.x];
+                gate0 += n.x * gate;
+                gate1 += n.y * gate;
+                gate2 += n.z * gate;
+                gate3 += n.w * gate;
+            }
+        }
+        workgroupBarrier();
+    }
+
+    let token = first_token + place.y * 4u;
+    let neuron = first_neuron + place.x * 4u;
+    // One call in a loop of unknown length: four calls would be inlined four times.
+    for (var i = 0u; i < min(parameters.tokens - min(token, parameters.tokens), 4u); i++) {
+        let gate = select(select(gate0, gate1, i == 1u), select(gate2, gate3, i == 3u), i >= 2u);
+        let up = select(select(up0, up1, i == 1u), select(up2, up3, i == 3u), i >= 2u);
+        write(token + i, neuron, gate, up);
+    }
+}

@@ -1,0 +1,218 @@
+//! The owning layer: a device with its memory.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cudarc::driver::sys::{CUdevice_attribute, CUevent_flags};
+use cudarc::driver::{CudaEvent, CudaSlice, CudaStream, DevicePtr, DriverError};
+
+use super::driver::{device_error, open_context};
+use super::{Cuda, CudaOptions, CudaTensor, CudaTensorMut, CudaWorkspace};
+use crate::arguments::Arguments as _;
+use crate::device::guard::{GUARD_BYTES, Guarded};
+use crate::device::{Loaded, NamedTensors};
+use crate::error::{Backend, Error};
+use crate::layout::{HasLayout, Layout};
+use crate::operation::Operation;
+
+/// A device, its default stream and the memory that it allocates for host tensors.
+#[derive(Clone, Debug)]
+pub struct CudaDevice {
+    cuda: Arc<Cuda>,
+    stream: Arc<CudaStream>,
+}
+
+impl CudaDevice {
+    /// Opens a device by its ordinal.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] without a driver or such a device.
+    pub fn open(ordinal: usize) -> Result<CudaDevice, Error> {
+        CudaDevice::with_options(ordinal, CudaOptions::default())
+    }
+
+    /// As [`CudaDevice::open`], with options.
+    ///
+    /// # Errors
+    /// As [`CudaDevice::open`].
+    pub fn with_options(ordinal: usize, options: CudaOptions) -> Result<CudaDevice, Error> {
+        let context = open_context(ordinal)?;
+        let cuda = Arc::new(Cuda::with_options(&context, options)?);
+        Ok(CudaDevice { cuda, stream: context.default_stream() })
+    }
+
+    /// The backend underneath.
+    pub fn cuda(&self) -> &Arc<Cuda> {
+        &self.cuda
+    }
+
+    /// The device's name, as its driver tells it, and its compute capability.
+    pub fn name(&self) -> String {
+        let (major, minor) = self.cuda.capabilities().compute_capability;
+        let name = self.cuda.context().name().unwrap_or_else(|_| "CUDA device".to_owned());
+        format!("{name} (sm_{major}{minor})")
+    }
+
+    /// As [`crate::Device::details`].
+    pub fn details(&self) -> Vec<(&'static str, String)> {
+        let capabilities = self.cuda.capabilities();
+        let (major, minor) = capabilities.compute_capability;
+        let driver = capabilities.driver_version;
+        let mut details = vec![
+            ("compute_capability", format!("{major}.{minor}")),
+            ("multiprocessors", capabilities.multiprocessors.to_string()),
+            ("shared_memory_per_block_bytes", capabilities.shared_memory_per_block.to_string()),
+            ("driver_cuda_version", format!("{}.{}", driver / 1000, driver % 1000 / 10)),
+        ];
+        if let Some(bytes) = self.cache_bytes() {
+            details.push(("l2_cache_bytes", bytes.to_string()));
+        }
+        if let Ok(bytes) = self.cuda.context().total_mem() {
+            details.push(("memory_bytes", bytes.to_string()));
+        }
+        details
+    }
+
+    /// As [`crate::Device::cache_bytes`].
+    pub fn cache_bytes(&self) -> Option<u64> {
+        let attribute = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE;
+        let bytes = self.cuda.context().attribute(attribute).ok()?;
+        u64::try_from(bytes).ok().filter(|&bytes| bytes > 0)
+    }
+
+    /// As [`crate::Device::load`].
+    pub fn load<O: Operation>(
+        &self,
+        op: &O,
+        inputs: NamedTensors,
+        outputs: NamedTensors,
+    ) -> Result<Box<dyn Loaded>, Error> {
+        let layouts = O::Args::collect(
+            O::NAME,
+            |info| Ok(inputs.get(info.name).map(HasLayout::layout)),
+            |info| Ok(outputs.get(info.name).map(HasLayout::layout)),
+        )?;
+        self.cuda.prepare(op, &layouts)?;
+        let failed = |error| device_error("copying to the device", error);
+        let upload = |bytes: &[u8]| upload(&self.stream, bytes).map_err(failed);
+        let inputs = inputs
+            .into_iter()
+            .map(|(name, tensor)| {
+                Ok((name, (tensor.layout(), upload(tensor.view().span_bytes())?)))
+            })
+            .collect::<Result<_, Error>>()?;
+        let outputs = outputs
+            .into_iter()
+            .map(|(name, tensor)| {
+                let guarded = Guarded::new(&tensor);
+                let memory = upload(guarded.bytes())?;
+                Ok((name, (guarded, memory)))
+            })
+            .collect::<Result<_, Error>>()?;
+        let workspace = self
+            .stream
+            .alloc_zeros(op.workspace_bytes(&layouts).max(1))
+            .map_err(|error| device_error("allocating the workspace", error))?;
+        Ok(Box::new(CudaLoaded { op: *op, device: self.clone(), inputs, outputs, workspace }))
+    }
+}
+
+/// At least one byte, since CUDA allocates no empty memory.
+fn upload(stream: &Arc<CudaStream>, bytes: &[u8]) -> Result<CudaSlice<u8>, DriverError> {
+    let bytes = if bytes.is_empty() { &[0u8][..] } else { bytes };
+    stream.clone_htod(bytes)
+}
+
+struct CudaLoaded<O> {
+    op: O,
+    device: CudaDevice,
+    inputs: BTreeMap<String, (Layout, CudaSlice<u8>)>,
+    outputs: BTreeMap<String, (Guarded, CudaSlice<u8>)>,
+    workspace: CudaSlice<u8>,
+}
+
+impl<O: Operation> CudaLoaded<O> {
+    fn enqueue(&mut self) -> Result<(), Error> {
+        let stream = &self.device.stream;
+        let (inputs, outputs) = (&self.inputs, &self.outputs);
+        let args = O::Args::collect(
+            O::NAME,
+            |info| {
+                Ok(inputs.get(info.name).map(|(layout, memory)| {
+                    let (pointer, _guard) = memory.device_ptr(stream);
+                    // SAFETY: the memory was filled from a tensor of this layout, is kept by `self`, and is
+                    // used on this stream alone.
+                    unsafe { CudaTensor::from_raw(pointer, *layout) }
+                }))
+            },
+            |info| {
+                Ok(outputs.get(info.name).map(|(guarded, memory)| {
+                    let (pointer, _guard) = memory.device_ptr(stream);
+                    let pointer = pointer + GUARD_BYTES as u64;
+                    // SAFETY: as above, the contents starting behind the first fence; nothing else uses it.
+                    unsafe { CudaTensorMut::from_raw(pointer, guarded.layout()) }
+                }))
+            },
+        )?;
+        let workspace = CudaWorkspace::new(&mut self.workspace);
+        self.op.enqueue_cuda(&self.device.cuda, stream, args, workspace)
+    }
+
+    fn start_clock(&self) -> Result<Clock, DriverError> {
+        // cudarc's `elapsed_ms` calls a function that earlier drivers lack, and panics then.
+        const EVENTS_WITH_TIMES: u32 = 12_080;
+        let stream = &self.device.stream;
+        if self.device.cuda.capabilities().driver_version >= EVENTS_WITH_TIMES {
+            let flags = Some(CUevent_flags::CU_EVENT_DEFAULT);
+            return stream.record_event(flags).map(Clock::Device);
+        }
+        stream.synchronize()?;
+        Ok(Clock::Host(Instant::now()))
+    }
+
+    fn stop_clock(&self, clock: &Clock) -> Result<Duration, DriverError> {
+        let stream = &self.device.stream;
+        match clock {
+            Clock::Device(start) => {
+                let end = stream.record_event(Some(CUevent_flags::CU_EVENT_DEFAULT))?;
+                let milliseconds = start.elapsed_ms(&end)?;
+                Ok(Duration::from_secs_f64(f64::from(milliseconds.max(0.0)) / 1000.0))
+            }
+            Clock::Host(start) => {
+                stream.synchronize()?;
+                Ok(start.elapsed())
+            }
+        }
+    }
+}
+
+enum Clock {
+    Device(CudaEvent),
+    Host(Instant),
+}
+
+impl<O: Operation> Loaded for CudaLoaded<O> {
+    fn run(&mut self, iterations: u32) -> Result<Duration, Error> {
+        let failed = |error| device_error(format!("running {}", O::NAME), error);
+        let clock = self.start_clock().map_err(failed)?;
+        for _ in 0..iterations {
+            self.enqueue()?;
+        }
+        let duration = self.stop_clock(&clock).map_err(failed)?;
+        self.device.stream.synchronize().map_err(failed)?;
+        Ok(duration)
+    }
+
+    fn outputs(&mut self) -> Result<NamedTensors, Error> {
+        let stream = &self.device.stream;
+        let failed = |error| device_error("copying from the device", error);
+        let mut tensors = NamedTensors::new();
+        for (name, (guarded, memory)) in &mut self.outputs {
+            stream.memcpy_dtoh(memory, guarded.bytes_mut()).map_err(failed)?;
+            stream.synchronize().map_err(failed)?;
+            tensors.insert(name.clone(), guarded.tensor(Backend::Cuda)?);
+        }
+        Ok(tensors)
+    }
+}

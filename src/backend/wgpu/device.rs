@@ -1,0 +1,285 @@
+//! The owning layer: a device that takes host tensors and gives host tensors back.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::context::Wgpu;
+use super::plan::Plan;
+use super::scope::{device_error, scoped};
+use super::tensor::{WgpuTensor, WgpuWorkspace};
+use crate::arguments::Arguments;
+use crate::device::guard::{GUARD_BYTES, Guarded};
+use crate::device::{Loaded, NamedTensors};
+use crate::error::{Backend, Error};
+use crate::layout::{HasLayout, Layout};
+use crate::operation::Operation;
+
+/// A context together with the memory that it computes in.
+#[derive(Debug)]
+pub struct WgpuDevice {
+    wgpu: Wgpu,
+}
+
+impl WgpuDevice {
+    /// Opens the best adapter, as [`Wgpu::open`].
+    ///
+    /// # Errors
+    /// Those of [`Wgpu::open`].
+    pub fn open() -> Result<WgpuDevice, Error> {
+        Wgpu::open().map(WgpuDevice::new)
+    }
+
+    /// Allocates on a context's device.
+    pub fn new(wgpu: Wgpu) -> WgpuDevice {
+        WgpuDevice { wgpu }
+    }
+
+    /// The context.
+    pub fn context(&self) -> &Wgpu {
+        &self.wgpu
+    }
+
+    /// Adapter, API and driver.
+    pub fn name(&self) -> String {
+        self.wgpu.name()
+    }
+
+    /// As [`crate::Device::details`].
+    pub fn details(&self) -> Vec<(&'static str, String)> {
+        let capabilities = self.wgpu.capabilities();
+        vec![
+            ("subgroups", capabilities.subgroups.to_string()),
+            ("software", capabilities.cpu.to_string()),
+            ("workgroup_memory_bytes", capabilities.workgroup_bytes.to_string()),
+            ("invocations_per_workgroup", capabilities.invocations.to_string()),
+            ("workgroups_per_dimension", capabilities.workgroups_per_dimension.to_string()),
+            ("storage_binding_bytes", capabilities.storage_binding_bytes.to_string()),
+            ("storage_offset_alignment_bytes", capabilities.storage_offset_alignment.to_string()),
+        ]
+    }
+
+    /// As [`crate::Device::load`].
+    ///
+    /// # Errors
+    /// Those of the operation, and [`Error::Device`].
+    pub fn load<O: Operation>(
+        &self,
+        op: &O,
+        inputs: NamedTensors,
+        outputs: NamedTensors,
+    ) -> Result<Box<dyn Loaded>, Error> {
+        let layouts = O::Args::collect(
+            O::NAME,
+            |info| Ok(inputs.get(info.name).map(HasLayout::layout)),
+            |info| Ok(outputs.get(info.name).map(HasLayout::layout)),
+        )?;
+        op.validate(&layouts)?;
+        let inputs = inputs
+            .iter()
+            .map(|(name, tensor)| {
+                let buffer = self.upload(name, tensor.view().span_bytes())?;
+                Ok((name.as_str(), (buffer, tensor.layout())))
+            })
+            .collect::<Result<BTreeMap<&str, (wgpu::Buffer, Layout)>, Error>>()?;
+        let outputs = outputs
+            .into_iter()
+            .map(|(name, tensor)| {
+                let guarded = Guarded::new(&tensor);
+                let buffer = self.upload(&name, guarded.bytes())?;
+                Ok((name, Output { buffer, guarded }))
+            })
+            .collect::<Result<BTreeMap<String, Output>, Error>>()?;
+        let workspace = self.buffer("siluette.workspace", op.workspace_bytes(&layouts) as u64)?;
+        let args = O::Args::collect(
+            O::NAME,
+            |info| {
+                Ok(inputs
+                    .get(info.name)
+                    .map(|(buffer, layout)| WgpuTensor::new(buffer, 0, *layout)))
+            },
+            |info| Ok(outputs.get(info.name).map(Output::view)),
+        )?;
+        let plan = op.plan_wgpu(&self.wgpu, args, WgpuWorkspace::whole(&workspace))?;
+        let (device, queue) = (self.wgpu.device().clone(), self.wgpu.queue().clone());
+        let clock = Clock::new(&device)?;
+        Ok(Box::new(WgpuLoaded { device, queue, plan, outputs, clock }))
+    }
+
+    fn upload(&self, name: &str, bytes: &[u8]) -> Result<wgpu::Buffer, Error> {
+        // Copies are of whole words.
+        let mut words = bytes.to_vec();
+        words.resize(bytes.len().next_multiple_of(4), 0);
+        let buffer = self.buffer(name, words.len() as u64)?;
+        scoped(self.wgpu.device(), &format!("writing {name}"), || {
+            self.wgpu.queue().write_buffer(&buffer, 0, &words);
+        })?;
+        Ok(buffer)
+    }
+
+    fn buffer(&self, name: &str, bytes: u64) -> Result<wgpu::Buffer, Error> {
+        /// No binding may be empty, and the shortest vector of a shader is 16 bytes.
+        const SMALLEST: u64 = 16;
+        let size = bytes.max(SMALLEST).next_multiple_of(4);
+        let usage = wgpu::BufferUsages::STORAGE
+            | wgpu::BufferUsages::COPY_SRC
+            | wgpu::BufferUsages::COPY_DST;
+        scoped(self.wgpu.device(), &format!("allocating {size} bytes for {name}"), || {
+            self.wgpu.device().create_buffer(&wgpu::BufferDescriptor {
+                label: Some(name),
+                size,
+                usage,
+                mapped_at_creation: false,
+            })
+        })
+    }
+}
+
+/// An output between its fences, in a buffer of its own.
+struct Output {
+    buffer: wgpu::Buffer,
+    guarded: Guarded,
+}
+
+impl Output {
+    fn view(&self) -> WgpuTensor<'_> {
+        WgpuTensor::new(&self.buffer, GUARD_BYTES as u64, self.guarded.layout())
+    }
+}
+
+struct WgpuLoaded {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    plan: Plan,
+    outputs: BTreeMap<String, Output>,
+    clock: Option<Clock>,
+}
+
+impl Loaded for WgpuLoaded {
+    fn run(&mut self, iterations: u32) -> Result<Duration, Error> {
+        let start = Instant::now();
+        scoped(&self.device, "running", || {
+            let mut encoder = self.device.create_command_encoder(&Default::default());
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                label: Some("siluette.run"),
+                timestamp_writes: self.clock.as_ref().map(Clock::writes),
+            });
+            for _ in 0..iterations {
+                self.plan.record(&mut pass);
+            }
+            drop(pass);
+            if let Some(clock) = &self.clock {
+                clock.resolve(&mut encoder);
+            }
+            self.queue.submit([encoder.finish()]);
+        })?;
+        wait(&self.device)?;
+        let elapsed = start.elapsed();
+        match &self.clock {
+            Some(clock) => clock.read(&self.device, &self.queue),
+            None => Ok(elapsed),
+        }
+    }
+
+    fn outputs(&mut self) -> Result<NamedTensors, Error> {
+        let mut tensors = NamedTensors::new();
+        for (name, output) in &mut self.outputs {
+            let bytes = download(&self.device, &self.queue, &output.buffer)?;
+            let image = output.guarded.bytes_mut();
+            image.copy_from_slice(&bytes[..image.len()]);
+            tensors.insert(name.clone(), output.guarded.tensor(Backend::Wgpu)?);
+        }
+        Ok(tensors)
+    }
+}
+
+/// Two timestamps around a pass.
+struct Clock {
+    queries: wgpu::QuerySet,
+    ticks: wgpu::Buffer,
+}
+
+impl Clock {
+    const BYTES: u64 = 2 * size_of::<u64>() as u64;
+
+    /// `None` if the device was opened without timestamps.
+    fn new(device: &wgpu::Device) -> Result<Option<Clock>, Error> {
+        if !device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
+            return Ok(None);
+        }
+        scoped(device, "creating timestamp queries", || {
+            let queries = device.create_query_set(&wgpu::QuerySetDescriptor {
+                label: Some("siluette.clock"),
+                ty: wgpu::QueryType::Timestamp,
+                count: 2,
+            });
+            let ticks = device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("siluette.clock"),
+                size: Self::BYTES,
+                usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
+                mapped_at_creation: false,
+            });
+            Some(Clock { queries, ticks })
+        })
+    }
+
+    fn writes(&self) -> wgpu::ComputePassTimestampWrites<'_> {
+        wgpu::ComputePassTimestampWrites {
+            query_set: &self.queries,
+            beginning_of_pass_write_index: Some(0),
+            end_of_pass_write_index: Some(1),
+        }
+    }
+
+    fn resolve(&self, encoder: &mut wgpu::CommandEncoder) {
+        encoder.resolve_query_set(&self.queries, 0..2, &self.ticks, 0);
+    }
+
+    fn read(&self, device: &wgpu::Device, queue: &wgpu::Queue) -> Result<Duration, Error> {
+        let bytes = download(device, queue, &self.ticks)?;
+        let tick = |index: usize| {
+            let mut raw = [0; 8];
+            raw.copy_from_slice(&bytes[index * 8..][..8]);
+            u64::from_le_bytes(raw)
+        };
+        let ticks = tick(1).saturating_sub(tick(0));
+        let nanoseconds = ticks as f64 * f64::from(queue.get_timestamp_period());
+        Ok(Duration::from_nanos(nanoseconds as u64))
+    }
+}
+
+fn wait(device: &wgpu::Device) -> Result<(), Error> {
+    device
+        .poll(wgpu::PollType::wait_indefinitely())
+        .map(drop)
+        .map_err(|error| device_error("waiting for the device", error))
+}
+
+/// The contents of a buffer.
+fn download(
+    device: &wgpu::Device,
+    queue: &wgpu::Queue,
+    buffer: &wgpu::Buffer,
+) -> Result<Vec<u8>, Error> {
+    const ACTION: &str = "reading a buffer back";
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let staging = scoped(device, ACTION, || {
+        let staging = device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("siluette.staging"),
+            size: buffer.size(),
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        let mut encoder = device.create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, buffer.size());
+        queue.submit([encoder.finish()]);
+        staging.map_async(wgpu::MapMode::Read, .., move |result| drop(sender.send(result)));
+        staging
+    })?;
+    wait(device)?;
+    receiver
+        .recv()
+        .map_err(|error| device_error(ACTION, error))?
+        .map_err(|error| device_error(ACTION, error))?;
+    let view = staging.get_mapped_range(..).map_err(|error| device_error(ACTION, error))?;
+    Ok(view.to_vec())
+}

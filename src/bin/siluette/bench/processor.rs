@@ -1,0 +1,154 @@
+//! The processor's ceilings: reading memory, and multiply-adds in registers, on all threads.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+const ATTEMPTS: usize = 9;
+/// Beyond any cache on most machines, and not more than a machine should have to spare.
+const BUFFER_BYTES: std::ops::RangeInclusive<u64> = (256 << 20)..=(2 << 30);
+
+/// Reads a buffer of twice the cache once with every thread at its own part of it.
+pub fn read_bytes_per_second(cache_bytes: u64) -> f64 {
+    let bytes = (2 * cache_bytes).clamp(*BUFFER_BYTES.start(), *BUFFER_BYTES.end());
+    let words: Vec<u64> = vec![0x5A5A_5A5A_5A5A_5A5A; bytes as usize / size_of::<u64>()];
+    let threads = rayon::current_num_threads();
+    let part = words.len() / threads;
+    let seconds = best_of(|| {
+        rayon::broadcast(|thread| black_box(sum(&words[thread.index() * part..][..part])));
+    });
+    (part * threads * size_of::<u64>()) as f64 / seconds
+}
+
+/// Four streams at once: more requests under way than one stream has.
+fn sum(words: &[u64]) -> u64 {
+    const BLOCK: usize = 64;
+    let quarter = words.len() / 4;
+    let streams = [0, 1, 2, 3].map(|stream| &words[stream * quarter..][..quarter]);
+    let mut sums = [0u64; BLOCK];
+    let mut blocks = streams.map(|stream| stream.as_chunks::<BLOCK>().0.iter());
+    while let Some(first) = blocks[0].next() {
+        let rest = [blocks[1].next(), blocks[2].next(), blocks[3].next()];
+        for block in [Some(first)].into_iter().chain(rest).flatten() {
+            for (sum, word) in sums.iter_mut().zip(block) {
+                *sum = sum.wrapping_add(*word);
+            }
+        }
+    }
+    sums.iter().fold(0, |total, sum| total.wrapping_add(*sum))
+}
+
+/// Independent chains of multiply-adds, enough to fill the units, in the widest registers that there are.
+pub fn flops_per_second() -> f64 {
+    const ROUNDS: u64 = 1_000_000;
+    let chains = Chains::best();
+    let threads = rayon::current_num_threads() as u64;
+    let seconds = best_of(|| {
+        rayon::broadcast(|_| (chains.run)(ROUNDS));
+    });
+    (2 * ROUNDS * chains.lanes * threads) as f64 / seconds
+}
+
+fn best_of(mut run: impl FnMut()) -> f64 {
+    let seconds = (0..ATTEMPTS).map(|_| {
+        let start = Instant::now();
+        run();
+        start.elapsed().as_secs_f64()
+    });
+    seconds.fold(f64::INFINITY, f64::min)
+}
+
+/// A loop of multiply-adds.
+struct Chains {
+    run: fn(u64),
+    /// Multiply-adds a round.
+    lanes: u64,
+}
+
+impl Chains {
+    fn best() -> Chains {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f") {
+                return Chains { run: x86::run_avx512, lanes: 16 * x86::CHAINS };
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                return Chains { run: x86::run_avx2, lanes: 8 * x86::CHAINS };
+            }
+        }
+        Chains { run: portable, lanes: PORTABLE_LANES as u64 }
+    }
+}
+
+const PORTABLE_LANES: usize = 64;
+
+/// What the compiler makes of it for the target at large: NEON's fused multiply-adds on AArch64.
+fn portable(rounds: u64) {
+    let (factor, term) = (black_box(0.999f32), black_box(0.001f32));
+    let mut sums = [1.0f32; PORTABLE_LANES];
+    for _ in 0..rounds {
+        for sum in &mut sums {
+            *sum = if cfg!(target_arch = "aarch64") {
+                sum.mul_add(factor, term)
+            } else {
+                // Without the instruction, `mul_add` would be a call.
+                *sum * factor + term
+            };
+        }
+    }
+    black_box(sums);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code, reason = "instructions that not every machine has")]
+mod x86 {
+    use std::arch::x86_64::*;
+    use std::hint::black_box;
+
+    /// Four cycles of latency on two units ask for eight; some spare, all in sixteen registers.
+    pub const CHAINS: u64 = 12;
+
+    pub fn run_avx512(rounds: u64) {
+        // SAFETY: called only after AVX-512 F was detected.
+        unsafe { avx512(rounds) }
+    }
+
+    pub fn run_avx2(rounds: u64) {
+        // SAFETY: called only after AVX2 and FMA were detected.
+        unsafe { avx2(rounds) }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    fn avx512(rounds: u64) {
+        let (factor, term) = (black_box(_mm512_set1_ps(0.999)), black_box(_mm512_set1_ps(0.001)));
+        let mut sums = [_mm512_set1_ps(1.0); CHAINS as usize];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm512_fmadd_ps(*sum, factor, term);
+            }
+        }
+        black_box(sums);
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    fn avx2(rounds: u64) {
+        let (factor, term) = (black_box(_mm256_set1_ps(0.999)), black_box(_mm256_set1_ps(0.001)));
+        let mut sums = [_mm256_set1_ps(1.0); CHAINS as usize];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm256_fmadd_ps(*sum, factor, term);
+            }
+        }
+        black_box(sums);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_word_is_read() {
+        let words: Vec<u64> = (0..4 * 64 * 5).collect();
+        assert_eq!(sum(&words), words.iter().sum::<u64>());
+    }
+}

@@ -1,0 +1,215 @@
+//! The first half: the norm of a tiled batch, and `h`.
+
+use super::strategy::{self, Strategy, Tile};
+use super::{Batch, Launch, rows, whole};
+use crate::backend::wgpu::registry::{gate_up_gemv, gate_up_tile, rms_norm};
+use crate::backend::wgpu::{Bound, Operand, PlanBuilder, Reduction, Shader};
+use crate::error::Error;
+use crate::ops::silu_mlp::mlp::config::MlpTensors;
+
+const GATE_UP_GEMV: [[&Shader; 2]; 2] = [
+    [&gate_up_gemv::SUBGROUP_VECTOR, &gate_up_gemv::SUBGROUP_SCALAR],
+    [&gate_up_gemv::WORKGROUP_VECTOR, &gate_up_gemv::WORKGROUP_SCALAR],
+];
+
+/// The weights of some neurons, and the biases of all.
+struct Weights<'a> {
+    gate: Bound<'a>,
+    up: Bound<'a>,
+    gate_bias: Bound<'a>,
+    up_bias: Bound<'a>,
+}
+
+impl<'a> Weights<'a> {
+    fn new(
+        args: &MlpTensors<Operand<'a>, Operand<'a>>,
+        first: usize,
+        count: usize,
+    ) -> Result<Weights<'a>, Error> {
+        Ok(Weights {
+            gate: rows(&args.gate_weight, first, count)?,
+            up: args.up_weight.rows(first, count)?,
+            gate_bias: whole(&args.gate_bias)?,
+            up_bias: whole(&args.up_bias)?,
+        })
+    }
+}
+
+impl<'a> Launch<'a> {
+    pub(super) fn norm(
+        &self,
+        builder: &mut PlanBuilder<'a>,
+        batch: &Batch<'a>,
+    ) -> Result<(), Error> {
+        let (Some(n), Some(weight), Some(eps)) = (batch.n, self.args.norm_weight, self.op.norm)
+        else {
+            return Ok(());
+        };
+        let constants = rms_norm::Constants {
+            threads: strategy::threads(self.op.hidden, self.wgpu.capabilities()),
+            activation: self.activation,
+            weight: self.weight,
+        };
+        let x = self.args.x.rows(batch.first, batch.count)?;
+        let norm_weight = weight.whole()?;
+        let parameters = rms_norm::Parameters {
+            hidden: self.op.hidden as u32,
+            tokens: batch.count as u32,
+            eps: eps.0,
+            x_start: x.start,
+            x_stride: self.args.x.stride(),
+            norm_start: norm_weight.start,
+            n_start: n.start,
+            n_stride: self.op.hidden as u32,
+        };
+        let shader = match self.reduction {
+            Reduction::Subgroup => &rms_norm::SUBGROUP,
+            Reduction::Workgroup => &rms_norm::WORKGROUP,
+        };
+        let bindings = rms_norm::Bindings { x, norm_weight, n }.into_array();
+        builder.dispatch(shader, constants.values(), &parameters, bindings, batch.count as u64)
+    }
+
+    /// `h`, in as many launches as the weights need bindings.
+    pub(super) fn gate_up(
+        &self,
+        builder: &mut PlanBuilder<'a>,
+        batch: &Batch<'a>,
+    ) -> Result<(), Error> {
+        let mut most = self.args.up_weight.rows_per_binding()?;
+        if let Some(gate) = self.args.gate_weight {
+            most = most.min(gate.rows_per_binding()?);
+        }
+        for first in (0..self.op.ffn).step_by(most) {
+            let count = most.min(self.op.ffn - first);
+            match self.strategy {
+                Strategy::Gemv { tokens, gate_up_threads, .. } => {
+                    self.gate_up_gemv(builder, batch, first, count, [tokens, gate_up_threads])?;
+                }
+                Strategy::Tile(tile) => self.gate_up_tile(builder, batch, first, count, tile)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn gate_up_gemv(
+        &self,
+        builder: &mut PlanBuilder<'a>,
+        batch: &Batch<'a>,
+        first: usize,
+        count: usize,
+        [tokens, threads]: [u32; 2],
+    ) -> Result<(), Error> {
+        let args = &self.args;
+        let weights = Weights::new(args, first, count)?;
+        let x = args.x.rows(batch.first, batch.count)?;
+        let norm_weight = whole(&args.norm_weight)?;
+        let token_groups = (batch.count as u32).div_ceil(tokens);
+        let workgroups = u64::from(token_groups) * (count as u64).div_ceil(4);
+        let constants = gate_up_gemv::Constants {
+            threads,
+            tokens,
+            gated: self.op.gated,
+            norm: self.op.norm.is_some(),
+            activation: self.activation,
+            weight: self.weight,
+        };
+        let parameters = gate_up_gemv::Parameters {
+            hidden: self.op.hidden as u32,
+            neurons: count as u32,
+            tokens: batch.count as u32,
+            token_groups,
+            workgroups: workgroups as u32,
+            eps: self.op.norm.map_or(0.0, |eps| eps.0),
+            x_start: x.start,
+            x_stride: args.x.stride(),
+            gate_start: weights.gate.start,
+            gate_stride: args.gate_weight.map_or(0, |gate| gate.stride()),
+            up_start: weights.up.start,
+            up_stride: args.up_weight.stride(),
+            h_start: batch.h.start + first as u32,
+            h_stride: self.op.ffn as u32,
+            norm_start: norm_weight.start,
+            gate_bias_start: weights.gate_bias.start + first as u32,
+            up_bias_start: weights.up_bias.start + first as u32,
+            has_gate_bias: u32::from(args.gate_bias.is_some()),
+            has_up_bias: u32::from(args.up_bias.is_some()),
+            round_each: u32::from(self.round_each),
+        };
+        let bindings = gate_up_gemv::Bindings {
+            x,
+            gate_weight: weights.gate,
+            up_weight: weights.up,
+            norm_weight,
+            gate_bias: weights.gate_bias,
+            up_bias: weights.up_bias,
+            h: batch.h,
+        };
+        let read = [Some(args.x), args.gate_weight, Some(args.up_weight), args.norm_weight];
+        let shader = self.gemv_variant(GATE_UP_GEMV, self.vector(&read));
+        builder.dispatch(shader, constants.values(), &parameters, bindings.into_array(), workgroups)
+    }
+
+    fn gate_up_tile(
+        &self,
+        builder: &mut PlanBuilder<'a>,
+        batch: &Batch<'a>,
+        first: usize,
+        count: usize,
+        tile: Tile,
+    ) -> Result<(), Error> {
+        let args = &self.args;
+        let weights = Weights::new(args, first, count)?;
+        // With a norm the kernel reads n and leaves x alone.
+        let x = match batch.n {
+            Some(_) => Bound::ABSENT,
+            None => args.x.rows(batch.first, batch.count)?,
+        };
+        let n = batch.n.unwrap_or(Bound::ABSENT);
+        let token_tiles = (batch.count as u32).div_ceil(4 * tile.threads_m);
+        let workgroups =
+            u64::from(token_tiles) * (count as u64).div_ceil(4 * u64::from(tile.threads_n));
+        let constants = gate_up_tile::Constants {
+            threads_m: tile.threads_m,
+            threads_n: tile.threads_n,
+            depth: tile.depth,
+            gated: self.op.gated,
+            norm: batch.n.is_some(),
+            activation: self.activation,
+            weight: self.weight,
+        };
+        let parameters = gate_up_tile::Parameters {
+            hidden: self.op.hidden as u32,
+            neurons: count as u32,
+            tokens: batch.count as u32,
+            token_tiles,
+            workgroups: workgroups as u32,
+            x_start: batch.n.map_or(x.start, |n| n.start),
+            x_stride: batch.n.map_or(args.x.stride(), |_| self.op.hidden as u32),
+            gate_start: weights.gate.start,
+            gate_stride: args.gate_weight.map_or(0, |gate| gate.stride()),
+            up_start: weights.up.start,
+            up_stride: args.up_weight.stride(),
+            h_start: batch.h.start + first as u32,
+            h_stride: self.op.ffn as u32,
+            gate_bias_start: weights.gate_bias.start + first as u32,
+            up_bias_start: weights.up_bias.start + first as u32,
+            has_gate_bias: u32::from(args.gate_bias.is_some()),
+            has_up_bias: u32::from(args.up_bias.is_some()),
+            round_each: u32::from(self.round_each),
+        };
+        let bindings = gate_up_tile::Bindings {
+            x,
+            n,
+            gate_weight: weights.gate,
+            up_weight: weights.up,
+            gate_bias: weights.gate_bias,
+            up_bias: weights.up_bias,
+            h: batch.h,
+        };
+        let activations = if batch.n.is_some() { None } else { Some(args.x) };
+        let vector = self.vector(&[activations, args.gate_weight, Some(args.up_weight)]);
+        let shader = if vector { &gate_up_tile::VECTOR } else { &gate_up_tile::SCALAR };
+        builder.dispatch(shader, constants.values(), &parameters, bindings.into_array(), workgroups)
+    }
+}

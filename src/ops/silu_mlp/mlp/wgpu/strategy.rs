@@ -1,0 +1,180 @@
+//! Which WGSL kernels run an MLP: a function of shape, capabilities and the caller's wishes alone.
+
+use crate::backend::wgpu::{MlpKernel, Reduction, WgpuCapabilities, WgpuDispatch};
+
+/// The kernels for a batch and their constants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Strategy {
+    /// `gate_up_gemv` and `down_gemv`, for `tokens` tokens a workgroup.
+    Gemv { tokens: u32, gate_up_threads: u32, down_threads: u32 },
+    /// `rms_norm` if there is a norm, `gate_up_tile` and `down_tile`.
+    Tile(Tile),
+}
+
+/// A tile of `4 * threads_m` tokens by `4 * threads_n` weight rows, `depth` elements deep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tile {
+    pub threads_m: u32,
+    pub threads_n: u32,
+    pub depth: u32,
+}
+
+/// What the choice depends on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub rows: usize,
+    pub hidden: usize,
+    pub ffn: usize,
+    pub batch_invariant: bool,
+}
+
+/// The most tokens that one workgroup of the GEMV kernels takes.
+const GEMV_TOKENS: u32 = 8;
+/// Up to here `batch_invariant` promises that a row's result does not depend on the batch.
+const INVARIANT_ROWS: usize = 64;
+
+pub(crate) fn strategy(
+    shape: Shape,
+    capabilities: &WgpuCapabilities,
+    dispatch: &WgpuDispatch,
+) -> Strategy {
+    let invariant = shape.batch_invariant && shape.rows <= INVARIANT_ROWS;
+    let kernel = dispatch.mlp.unwrap_or({
+        if invariant || shape.rows <= GEMV_TOKENS as usize {
+            MlpKernel::Gemv
+        } else {
+            MlpKernel::Tile
+        }
+    });
+    match kernel {
+        MlpKernel::Gemv => Strategy::Gemv {
+            tokens: tokens(shape.rows, invariant),
+            gate_up_threads: threads(shape.hidden, capabilities),
+            down_threads: threads(shape.ffn, capabilities),
+        },
+        // One tile whatever the batch: the order of a sum does not depend on it, but compilers may
+        // contract a product and a sum in one pipeline and not in another.
+        MlpKernel::Tile if invariant => Strategy::Tile(tile(INVARIANT_ROWS, capabilities)),
+        MlpKernel::Tile => Strategy::Tile(tile(shape.rows, capabilities)),
+    }
+}
+
+/// How sums over a workgroup are made.
+pub(crate) fn reduction(capabilities: &WgpuCapabilities, dispatch: &WgpuDispatch) -> Reduction {
+    match dispatch.reduction {
+        Some(reduction) => reduction,
+        None if capabilities.subgroups => Reduction::Subgroup,
+        None => Reduction::Workgroup,
+    }
+}
+
+/// Invocations for one pass over a row of `columns` elements, eight at a time: no more than have work.
+pub(crate) fn threads(columns: usize, capabilities: &WgpuCapabilities) -> u32 {
+    const FEWEST: u32 = 32;
+    const MOST: u32 = 128;
+    // A barrier of a software device switches between invocations one by one.
+    let most = if capabilities.cpu { FEWEST } else { MOST.min(capabilities.invocations) };
+    let vectors = u32::try_from(columns.div_ceil(8)).unwrap_or(MOST);
+    vectors.min(most).next_power_of_two().clamp(FEWEST.min(most), most)
+}
+
+/// Tokens a workgroup: few values, so that few pipelines serve all batches. Rows that are not there cost
+/// arithmetic, which a kernel that waits for its weights has to spare.
+fn tokens(rows: usize, invariant: bool) -> u32 {
+    match rows {
+        _ if invariant => GEMV_TOKENS,
+        0..=1 => 1,
+        2..=4 => 4,
+        _ => GEMV_TOKENS,
+    }
+}
+
+/// The largest tile of the table that the device takes and the batch fills.
+fn tile(rows: usize, capabilities: &WgpuCapabilities) -> Tile {
+    const SMALL: Tile = Tile { threads_m: 8, threads_n: 8, depth: 8 };
+    const WIDE: Tile = Tile { threads_m: 8, threads_n: 16, depth: 16 };
+    const LARGE: Tile = Tile { threads_m: 16, threads_n: 16, depth: 16 };
+    let fits = |tile: Tile| {
+        let bytes = tile.depth * (tile.threads_m + 2 * tile.threads_n) * 16;
+        tile.threads_m * tile.threads_n <= capabilities.invocations
+            && bytes <= capabilities.workgroup_bytes
+    };
+    let by_worth: &[Tile] = match () {
+        () if capabilities.cpu => &[SMALL],
+        () if rows <= 32 => &[WIDE, SMALL],
+        () => &[LARGE, WIDE, SMALL],
+    };
+    by_worth.iter().copied().find(|&tile| fits(tile)).unwrap_or(SMALL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GPU: WgpuCapabilities = WgpuCapabilities {
+        subgroups: true,
+        cpu: false,
+        workgroup_bytes: 16_384,
+        invocations: 256,
+        workgroups_per_dimension: 65_535,
+        storage_binding_bytes: 128 << 20,
+        storage_offset_alignment: 256,
+        uniform_offset_alignment: 256,
+    };
+
+    fn choose(rows: usize, batch_invariant: bool, dispatch: WgpuDispatch) -> Strategy {
+        strategy(Shape { rows, hidden: 4096, ffn: 11_008, batch_invariant }, &GPU, &dispatch)
+    }
+
+    fn gemv(tokens: u32) -> Strategy {
+        Strategy::Gemv { tokens, gate_up_threads: 128, down_threads: 128 }
+    }
+
+    #[test]
+    fn few_rows_take_the_gemv() {
+        let choose = |rows| choose(rows, false, WgpuDispatch::default());
+        for (rows, tokens) in [(1, 1), (2, 4), (4, 4), (5, 8), (8, 8)] {
+            assert_eq!(choose(rows), gemv(tokens));
+        }
+        assert_eq!(choose(9), Strategy::Tile(Tile { threads_m: 8, threads_n: 16, depth: 16 }));
+        assert_eq!(choose(512), Strategy::Tile(Tile { threads_m: 16, threads_n: 16, depth: 16 }));
+    }
+
+    #[test]
+    fn one_strategy_serves_every_invariant_batch() {
+        for rows in 1..=64 {
+            assert_eq!(choose(rows, true, WgpuDispatch::default()), gemv(8));
+            let tile = WgpuDispatch { mlp: Some(MlpKernel::Tile), ..Default::default() };
+            assert_eq!(choose(rows, true, tile), choose(64, true, tile));
+        }
+        assert!(matches!(choose(65, true, WgpuDispatch::default()), Strategy::Tile(_)));
+    }
+
+    #[test]
+    fn the_caller_has_the_last_word() {
+        let dispatch = |mlp| WgpuDispatch { mlp: Some(mlp), ..Default::default() };
+        assert!(matches!(choose(1, false, dispatch(MlpKernel::Tile)), Strategy::Tile(_)));
+        assert_eq!(choose(512, false, dispatch(MlpKernel::Gemv)), gemv(8));
+        let forced =
+            WgpuDispatch { reduction: Some(Reduction::Workgroup), ..WgpuDispatch::default() };
+        assert_eq!(reduction(&GPU, &forced), Reduction::Workgroup);
+        assert_eq!(reduction(&GPU, &WgpuDispatch::default()), Reduction::Subgroup);
+    }
+
+    #[test]
+    fn invocations_follow_the_row() {
+        for (columns, expected) in [(1, 32), (256, 32), (264, 64), (576, 128), (14_336, 128)] {
+            assert_eq!(threads(columns, &GPU), expected);
+        }
+        let weak = WgpuCapabilities { invocations: 64, ..GPU };
+        assert_eq!(threads(4096, &weak), 64);
+    }
+
+    #[test]
+    fn tiles_fit_the_device() {
+        let weak = WgpuCapabilities { invocations: 128, ..GPU };
+        assert_eq!(tile(512, &weak), Tile { threads_m: 8, threads_n: 16, depth: 16 });
+        let weaker = WgpuCapabilities { workgroup_bytes: 8_192, ..GPU };
+        assert_eq!(tile(512, &weaker), Tile { threads_m: 8, threads_n: 8, depth: 8 });
+    }
+}

@@ -1,0 +1,245 @@
+//! The CUDA kernels one by one: every MLP case through every kernel that can do it.
+
+use std::collections::BTreeSet;
+
+use siluette::backend::cuda::{CudaOptions, MlpKernel};
+use siluette::conformance::{
+    Case, Fill, Oracle, Purpose, Status, TensorSpec, Tolerance, cases_for,
+};
+use siluette::{Backend, DType, Device, GatedMlp, GatedMlpArgs, Layout, Parameters};
+
+use crate::cuda_support::device;
+use crate::support::open;
+
+fn options(kernel: MlpKernel) -> CudaOptions {
+    let mut options = CudaOptions::default();
+    options.mlp.forced = Some(kernel);
+    options
+}
+
+fn mlp_cases() -> impl Iterator<Item = Case> {
+    cases_for(Purpose::Conformance).into_iter().filter(|case| case.op != "silu_mul")
+}
+
+/// How many of these cases pass; the others are unsupported.
+fn passing(device: &Device, cases: impl Iterator<Item = Case>) -> usize {
+    cases
+        .filter(|case| match Oracle::new(case).expect("a valid case").check(device).status {
+            Status::Pass => true,
+            Status::Fail(reason) => panic!("{} {} {}: {reason}", case.op, case.dtype, case.name),
+            Status::Unsupported(reason) => {
+                println!("UNSUPPORTED: {} {} {}: {reason}", case.op, case.dtype, case.name);
+                false
+            }
+        })
+        .count()
+}
+
+#[test]
+fn gemv_does_every_small_case() {
+    let Some(device) = device(options(MlpKernel::Gemv)) else { return };
+    let cases: Vec<Case> = mlp_cases().filter(|case| has_rows(case, 0..=5)).collect();
+    assert_eq!(passing(&device, cases.iter().cloned()), cases.len());
+}
+
+#[test]
+fn plain_does_every_small_case() {
+    let Some(device) = device(options(MlpKernel::Plain)) else { return };
+    let cases: Vec<Case> = mlp_cases().filter(|case| has_rows(case, 0..=9)).collect();
+    assert_eq!(passing(&device, cases.iter().cloned()), cases.len());
+}
+
+#[test]
+fn skinny_does_every_option() {
+    every_option(MlpKernel::Skinny, &[1, 3, 8, 9, 16, 17, 31, 32, 33, 63, 64, 65, 130]);
+}
+
+#[test]
+fn tile_does_every_option() {
+    every_option(MlpKernel::Tile, &[1, 63, 64, 65, 127, 128, 129]);
+}
+
+/// Forces a tensor-core kernel on shapes that it can do, with changing options.
+fn every_option(kernel: MlpKernel, rows: &[usize]) {
+    let Some(device) = device(options(kernel)) else { return };
+    if !has_tensor_cores(&device) {
+        println!("NOT RUN: the device has no tensor cores");
+        return;
+    }
+    let shapes = [[8, 8], [72, 136], [136, 72], [256, 264], [264, 600]];
+    for (index, &rows) in rows.iter().enumerate() {
+        let [hidden, ffn] = shapes[index % shapes.len()];
+        for (dtype, gated) in [(DType::F16, true), (DType::BF16, true), (DType::BF16, false)] {
+            let case = MlpCase { gated, rows, hidden, ffn, dtype, options: index * 5 + 3 }.build();
+            let name = case.name.clone();
+            assert_eq!(passing(&device, std::iter::once(case)), 1, "{name} is unsupported");
+        }
+    }
+}
+
+#[test]
+fn kernels_that_do_not_exist_are_refused() {
+    let Some(device) = device(options(MlpKernel::Wgmma)) else { return };
+    let cases = [3, 65].map(|rows| gated_case(rows, 64, 64, DType::BF16));
+    assert_eq!(passing(&device, cases.into_iter()), 0);
+}
+
+#[test]
+fn launches_may_wait_for_each_other() {
+    let mut options = CudaOptions::default();
+    options.dependent_launches = false;
+    let Some(device) = device(options) else { return };
+    let cases = [1, 3, 65].map(|rows| gated_case(rows, 64, 64, DType::BF16));
+    assert_eq!(passing(&device, cases.into_iter()), 3);
+}
+
+/// Shapes on both sides of every border, through the kernels that the table chooses.
+#[test]
+fn the_default_choice_reaches_every_kernel() {
+    let Some(device) = open(Backend::Cuda) else { return };
+    let Device::Cuda(cuda) = &device else { unreachable!("asked for CUDA") };
+    let mut seen = BTreeSet::new();
+    for rows in [0, 1, 2, 3, 8, 9, 16, 17, 33, 64, 65, 130] {
+        for (hidden, ffn) in [(40, 72), (33, 51), (136, 520)] {
+            for dtype in DType::FLOATS {
+                let op = GatedMlp::new(hidden, ffn, dtype).unwrap();
+                let layout = |shape: [usize; 2]| Layout::contiguous(dtype, &shape).unwrap();
+                let weight = layout([ffn, hidden]);
+                let x = layout([rows, hidden]);
+                let args = GatedMlpArgs::new(x, weight, weight, layout([hidden, ffn]), x);
+                seen.extend(cuda.cuda().plan(&op, &args).unwrap().kernels());
+                let case = gated_case(rows, hidden, ffn, dtype);
+                assert_eq!(passing(&device, std::iter::once(case)), 1);
+            }
+        }
+    }
+    let mut expected =
+        vec!["gate_up_gemv_f32", "down_gemv_bf16", "gate_up_plain_f16", "down_plain"];
+    if has_tensor_cores(&device) {
+        expected.extend(["gate_up_skinny8", "down_skinny16", "gate_up_skinny32", "down_skinny64"]);
+        expected.extend(["gate_up_tile", "down_tile", "down_reduce"]);
+    }
+    for kernel in expected {
+        assert!(seen.iter().any(|name| name.contains(kernel)), "{kernel} not among {seen:?}");
+    }
+}
+
+/// A row's result does not depend on how many other rows there are.
+#[test]
+fn batch_invariant_descriptors_keep_their_promise() {
+    let Some(device) = open(Backend::Cuda) else { return };
+    for dtype in DType::FLOATS {
+        let op = GatedMlp::new(72, 136, dtype).unwrap().with_batch_invariance(true);
+        let tensor = |shape: [usize; 2], seed| {
+            let layout = Layout::contiguous(dtype, &shape).unwrap();
+            crate::cuda_support::random(layout, 0.5, seed)
+        };
+        let weights = [tensor([136, 72], 1), tensor([136, 72], 2), tensor([72, 136], 3)];
+        let all = tensor([64, 72], 4).view().to_f64();
+        let run = |rows: usize| {
+            let layout = Layout::contiguous(dtype, &[rows, 72]).unwrap();
+            let x = siluette::Tensor::from_f64(layout, all.iter().copied());
+            let mut out = siluette::Tensor::zeros(layout);
+            let [gate, up, down] = &weights;
+            device.run(&op, GatedMlpArgs::new(&x, gate, up, down, &mut out)).unwrap();
+            out.view().to_f64()
+        };
+        let together = run(64);
+        for rows in [1, 2, 3, 16, 17, 63] {
+            assert_eq!(run(rows), together[..rows * 72], "{dtype} {rows} rows");
+        }
+    }
+}
+
+fn has_tensor_cores(device: &Device) -> bool {
+    match device {
+        Device::Cuda(device) => device.cuda().capabilities().has_tensor_cores(),
+        _ => false,
+    }
+}
+
+fn has_rows(case: &Case, rows: std::ops::RangeInclusive<usize>) -> bool {
+    case.tensors.iter().any(|tensor| tensor.name == "x" && rows.contains(&tensor.shape[0]))
+}
+
+fn gated_case(rows: usize, hidden: usize, ffn: usize, dtype: DType) -> Case {
+    MlpCase { gated: true, rows, hidden, ffn, dtype, options: 0 }.build()
+}
+
+struct MlpCase {
+    gated: bool,
+    rows: usize,
+    hidden: usize,
+    ffn: usize,
+    dtype: DType,
+    /// Bits: biases, norm, residual, early rounding, gaps between rows, f32 output.
+    options: usize,
+}
+
+impl MlpCase {
+    fn build(&self) -> Case {
+        let [biases, norm, residual, early, gaps, f32_out] =
+            std::array::from_fn(|bit| self.options >> bit & 1 == 1);
+        // Rows stay on multiples of 16 bytes.
+        let gap = if gaps { 8 } else { 0 };
+        let (rows, hidden, ffn, dtype) = (self.rows, self.hidden, self.ffn, self.dtype);
+        let spec = |name, shape: &[usize], fill| TensorSpec {
+            name,
+            dtype,
+            shape: shape.to_vec(),
+            gap: if shape.len() == 2 { gap } else { 0 },
+            fill,
+        };
+        let normal = |scale| Fill::Normal { scale };
+        let mut tensors = vec![
+            spec("x", &[rows, hidden], normal(1.0)),
+            spec("up_weight", &[ffn, hidden], normal(0.1)),
+            spec("down_weight", &[hidden, ffn], normal(0.1)),
+        ];
+        if self.gated {
+            tensors.push(spec("gate_weight", &[ffn, hidden], normal(0.1)));
+        }
+        if biases {
+            tensors.push(spec("up_bias", &[ffn], normal(1.0)));
+            tensors.push(spec("down_bias", &[hidden], normal(1.0)));
+        }
+        if biases && self.gated {
+            tensors.push(spec("gate_bias", &[ffn], normal(1.0)));
+        }
+        if norm {
+            tensors.push(spec("norm_weight", &[hidden], Fill::AroundOne { scale: 0.2 }));
+        }
+        if residual {
+            tensors.push(spec("residual", &[rows, hidden], normal(1.0)));
+        }
+        let mut parameters = Parameters::new();
+        if early {
+            parameters = parameters.with("rounding", "round_gate_up");
+        }
+        if f32_out {
+            parameters = parameters.with("out_dtype", "f32");
+        }
+        Case {
+            op: if self.gated { "gated_mlp" } else { "silu_mlp" },
+            name: format!("rows={rows} hidden={hidden} ffn={ffn} options={:06b}", self.options),
+            dtype: dtype.name().to_owned(),
+            purpose: Purpose::Conformance,
+            tensors,
+            parameters,
+            output_gap: gap,
+            tolerance: tolerance(dtype),
+        }
+    }
+}
+
+/// The widest that the case list has for MLPs of this type: its tolerance grows with the length of the sums.
+fn tolerance(dtype: DType) -> Tolerance {
+    let listed = mlp_cases().filter(|case| case.op == "gated_mlp" && case.dtype == dtype.name());
+    let inner = |tolerance: &Tolerance| match tolerance {
+        Tolerance::Rounded { inner, .. } => *inner,
+        Tolerance::Exact => 0.0,
+    };
+    let tolerances = listed.map(|case| case.tolerance);
+    let widest = tolerances.max_by(|left, right| inner(left).total_cmp(&inner(right)));
+    widest.expect("every dtype is listed")
+}
