@@ -99,7 +99,8 @@ pub trait Operation: Copy + fmt::Debug + Send + Sync + 'static {
     /// FLOPs and bytes for these tensors.
     fn cost(&self, args: &Self::Args<Layout, Layout>) -> Cost;
 
-    /// Scratch memory that any backend's launch needs at most for these tensors, in bytes.
+    /// Scratch memory that a launch needs at most for these tensors, in bytes, where the caller brings it;
+    /// the CPU's [`Workspace`] sizes itself.
     fn workspace_bytes(&self, args: &Self::Args<Layout, Layout>) -> usize;
 
     /// Runs the scalar oracle.

@@ -77,7 +77,7 @@ impl mlp::sealed::Kind for Gated {
 impl Cpu {
     /// [`GatedMlp`] on the CPU: the SwiGLU block, `residual + (silu(n Wg^T + bg) * (n Wu^T + bu)) Wd^T + bd`.
     ///
-    /// `workspace` grows to [`Mlp::workspace_bytes`] once and is reused.
+    /// `workspace` grows once to what this shape needs, and is reused.
     ///
     /// # Errors
     /// [`Error::Argument`] names the argument; `out` is then untouched.

@@ -72,7 +72,7 @@ impl mlp::sealed::Kind for Plain {
 impl Cpu {
     /// [`SiluMlp`] on the CPU: the plain MLP, `residual + silu(n W1^T + b1) W2^T + b2`.
     ///
-    /// `workspace` grows to [`Mlp::workspace_bytes`] once and is reused.
+    /// `workspace` grows once to what this shape needs, and is reused.
     ///
     /// # Errors
     /// [`Error::Argument`] names the argument; `out` is then untouched.

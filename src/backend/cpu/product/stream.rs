@@ -9,7 +9,7 @@
 use std::ops::Range;
 
 use super::Matrix;
-use crate::backend::cpu::instructions::Vectors;
+use crate::backend::cpu::instructions::{Leaf, Vectors};
 use crate::backend::cpu::products::Products;
 
 /// Bytes of a cache line.
@@ -29,7 +29,8 @@ pub(crate) struct Activations<'a, T> {
 }
 
 impl<'a, T> Activations<'a, T> {
-    /// Elements between rows of `columns` elements.
+    /// Elements between rows of `columns` elements: a line more than whole vectors need, since rows that
+    /// are a power of two apart fall on few sets of the cache.
     pub const fn stride(columns: usize) -> usize {
         columns.next_multiple_of(MAX_STEP) + MAX_STEP
     }
@@ -43,66 +44,78 @@ impl<'a, T> Activations<'a, T> {
 }
 
 /// Scalar products of `rows` of each matrix with every row of activations.
-///
-/// `matrices` are one or two of one shape. `sums` is `[matrix][activation row][weight row]`.
-#[inline(always)]
-pub(crate) fn sum_rows<V: Vectors, P: Products<V>>(
-    tokens: (V, P),
-    matrices: &[Matrix<'_, P::Weight>],
-    rows: Range<usize>,
-    activations: Activations<'_, P::Operand>,
-    sums: &mut [f32],
-) {
-    let passes = activations.rows.div_ceil(V::STREAM_ROWS[1]).max(1);
-    let batch = activations.rows.div_ceil(passes).max(1);
-    if batch <= V::STREAM_ROWS[0] {
-        sum_streams::<V, P, 4>(tokens, matrices, rows, (activations, batch), sums);
-    } else {
-        sum_streams::<V, P, 3>(tokens, matrices, rows, (activations, batch), sums);
+pub(crate) struct SumRows<'a, V: Vectors, P: Products<V>> {
+    pub tokens: (V, P),
+    /// One or two of one shape.
+    pub matrices: &'a [Matrix<'a, P::Weight>],
+    pub rows: Range<usize>,
+    pub activations: Activations<'a, P::Operand>,
+    /// `[matrix][activation row][weight row]`.
+    pub sums: &'a mut [f32],
+}
+
+impl<V: Vectors, P: Products<V>> Leaf for SumRows<'_, V, P> {
+    /// Activations are met in batches of equal size, as many at once as registers can hold sums for.
+    #[inline(always)]
+    fn run(self) {
+        let [with_four, with_three] = V::STREAM_ROWS;
+        let passes = self.activations.rows.div_ceil(with_three).max(1);
+        match self.activations.rows.div_ceil(passes) {
+            0 => {}
+            1 => self.sum::<4, 1>(),
+            2 => self.sum::<4, 2>(),
+            3 if with_four >= 3 => self.sum::<4, 3>(),
+            4 if with_four >= 4 => self.sum::<4, 4>(),
+            5 if with_four >= 5 => self.sum::<4, 5>(),
+            6 if with_four >= 6 => self.sum::<4, 6>(),
+            3 if with_four < 3 => self.sum::<3, 3>(),
+            4 if with_four < 4 => self.sum::<3, 4>(),
+            7 if with_three >= 7 => self.sum::<3, 7>(),
+            8 if with_three >= 8 => self.sum::<3, 8>(),
+            batch => unreachable!("{batch} rows at once"),
+        }
     }
 }
 
-/// As [`sum_rows`], with `STREAMS` weight rows side by side and `batch` rows of activations at a time.
-#[inline(always)]
-fn sum_streams<V: Vectors, P: Products<V>, const STREAMS: usize>(
-    tokens: (V, P),
-    matrices: &[Matrix<'_, P::Weight>],
-    rows: Range<usize>,
-    (activations, batch): (Activations<'_, P::Operand>, usize),
-    sums: &mut [f32],
-) {
-    let all_rows = matrices.len() * rows.len();
-    let share = all_rows.div_ceil(STREAMS);
-    for index in 0..share {
-        // A stream that has run out reads along with the first and is not stored.
-        let mut streams = [matrices[0].row(rows.start); STREAMS];
-        let mut places = [None; STREAMS];
-        for stream in 0..STREAMS {
-            let row = stream * share + index;
-            if row < all_rows {
-                let matrix = usize::from(row >= rows.len());
-                let row = row - matrix * rows.len();
-                streams[stream] = matrices[matrix].row(rows.start + row);
-                places[stream] = Some(matrix * activations.rows * rows.len() + row);
+impl<V: Vectors, P: Products<V>> SumRows<'_, V, P> {
+    /// `STREAMS` weight rows are read side by side and meet `ROWS` rows of activations at a time.
+    #[inline(always)]
+    fn sum<const STREAMS: usize, const ROWS: usize>(self) {
+        let SumRows { tokens, matrices, rows, activations, sums } = self;
+        let all_rows = matrices.len() * rows.len();
+        let share = all_rows.div_ceil(STREAMS);
+        for index in 0..share {
+            // A stream that has run out reads along with the first and is not stored.
+            let mut streams = [matrices[0].row(rows.start); STREAMS];
+            let mut places = [None; STREAMS];
+            for stream in 0..STREAMS {
+                let row = stream * share + index;
+                if row < all_rows {
+                    let matrix = usize::from(row >= rows.len());
+                    let row = row - matrix * rows.len();
+                    streams[stream] = matrices[matrix].row(rows.start + row);
+                    places[stream] = Some(matrix * activations.rows * rows.len() + row);
+                }
             }
-        }
-        for first in (0..activations.rows).step_by(batch) {
-            let strip = Strip::<V, P, STREAMS> {
-                tokens,
-                weights: streams,
-                operands: &activations.data[first * activations.stride..],
-                stride: activations.stride,
-                // Later passes find the weights in the cache.
-                prefetch: first == 0,
-            };
-            let count = batch.min(activations.rows - first);
-            strip.sum(count, |row, totals| {
-                for (place, total) in places.into_iter().zip(totals) {
-                    if let Some(place) = place {
-                        sums[place + (first + row) * rows.len()] = total;
+            for first in (0..activations.rows).step_by(ROWS) {
+                // The last batch may repeat rows of the one before, with the same result.
+                let first = first.min(activations.rows - ROWS);
+                let strip = Strip::<V, P, STREAMS> {
+                    tokens,
+                    weights: streams,
+                    operands: &activations.data[first * activations.stride..],
+                    stride: activations.stride,
+                    // Later batches find the weights in the cache.
+                    prefetch: first == 0,
+                };
+                for (row, totals) in strip.sum_rows::<ROWS>().into_iter().enumerate() {
+                    for (place, total) in places.into_iter().zip(totals) {
+                        if let Some(place) = place {
+                            sums[place + (first + row) * rows.len()] = total;
+                        }
                     }
                 }
-            });
+            }
         }
     }
 }
@@ -117,83 +130,82 @@ struct Strip<'a, V: Vectors, P: Products<V>, const STREAMS: usize> {
 }
 
 impl<V: Vectors, P: Products<V>, const STREAMS: usize> Strip<'_, V, P, STREAMS> {
-    /// Stores the scalar products of each of `count` rows of operands, at most
-    /// [`Vectors::STREAM_ROWS`], with every stream.
-    #[inline(always)]
-    fn sum(&self, count: usize, store: impl FnMut(usize, [f32; 4])) {
-        match count {
-            1 => self.sum_rows::<1>(store),
-            2 => self.sum_rows::<2>(store),
-            3 => self.sum_rows::<3>(store),
-            4 => self.sum_rows::<4>(store),
-            5 if V::STREAM_ROWS[1] > 4 => self.sum_rows::<5>(store),
-            6 if V::STREAM_ROWS[1] > 4 => self.sum_rows::<6>(store),
-            7 if V::STREAM_ROWS[1] > 4 && STREAMS == 3 => self.sum_rows::<7>(store),
-            8 if V::STREAM_ROWS[1] > 4 && STREAMS == 3 => self.sum_rows::<8>(store),
-            rows => unreachable!("{rows} rows at once"),
-        }
-    }
+    /// Weights of a stream between prefetches: a cache line, or the vector that is longer.
+    const LINE: usize = {
+        let line = LINE / size_of::<P::Weight>();
+        if line > P::STEP { line } else { P::STEP }
+    };
 
+    /// Scalar products of `ROWS` rows of operands with every stream.
     #[inline(always)]
-    fn sum_rows<const ROWS: usize>(&self, mut store: impl FnMut(usize, [f32; 4])) {
+    fn sum_rows<const ROWS: usize>(&self) -> [[f32; 4]; ROWS] {
         let v = self.tokens.0;
         let length = self.weights[0].len();
+        let padded = length.next_multiple_of(Self::LINE);
         assert!(
             self.weights.iter().all(|row| row.len() == length)
-                && self.operands.len()
-                    >= (ROWS - 1) * self.stride + length.next_multiple_of(P::STEP)
+                && self.operands.len() >= (ROWS - 1) * self.stride + padded
         );
-        // SAFETY: the streams have one length, and the rows of operands that, rounded up to whole vectors.
+        // SAFETY: the streams have one length, and the rows of operands that, rounded up to whole lines.
         let registers = unsafe { self.add_products::<ROWS>() };
-        for (row, registers) in registers.into_iter().enumerate() {
+        let mut totals = [[0.0; 4]; ROWS];
+        for (totals, registers) in totals.iter_mut().zip(registers) {
             let mut four = [v.splat(0.0); 4];
             four[..STREAMS].copy_from_slice(&registers);
-            store(row, v.sum_lanes(four));
+            *totals = v.sum_lanes(four);
         }
+        totals
     }
 
     /// # Safety
-    /// The streams have one length; the operands hold `ROWS` rows of it, rounded up to whole vectors.
+    /// The streams have one length; the operands hold `ROWS` rows of it, rounded up to whole lines.
     #[inline(always)]
     unsafe fn add_products<const ROWS: usize>(&self) -> [[V::Vector; STREAMS]; ROWS] {
         let v = self.tokens.0;
         let length = self.weights[0].len();
-        let line = (LINE / size_of::<P::Weight>()).max(P::STEP);
-        let streams = self.weights.map(<[P::Weight]>::as_ptr);
-        let mut sums = [[v.splat(0.0); STREAMS]; ROWS];
-        let mut at = 0;
-        // SAFETY: `at` stays within the streams' length, and within that of the operands for whole vectors.
-        unsafe {
-            while at + line <= length {
-                if self.prefetch {
-                    for stream in streams {
-                        let bytes = stream.wrapping_add(at).cast::<u8>();
-                        v.prefetch(bytes.wrapping_add(PREFETCH_DISTANCE));
-                    }
-                }
-                for step in 0..line / P::STEP {
-                    let at = at + step * P::STEP;
-                    self.multiply_add(streams, at, at, &mut sums);
-                }
-                at += line;
-            }
-            while at + P::STEP <= length {
-                self.multiply_add(streams, at, at, &mut sums);
-                at += P::STEP;
-            }
-            if at < length {
-                let zero: P::Weight = bytemuck::Zeroable::zeroed();
-                let mut tails = [[zero; MAX_STEP]; STREAMS];
-                for (tail, weights) in tails.iter_mut().zip(self.weights) {
-                    tail[..length - at].copy_from_slice(&weights[at..]);
-                }
-                self.multiply_add(tails.each_ref().map(|tail| tail.as_ptr()), 0, at, &mut sums);
+        let whole = length / Self::LINE * Self::LINE;
+        // What is left of a line is followed by zeros, and so are the operands.
+        let mut tails = [[<P::Weight as bytemuck::Zeroable>::zeroed(); MAX_STEP]; STREAMS];
+        if whole < length {
+            for (tail, weights) in tails.iter_mut().zip(self.weights) {
+                tail[..length - whole].copy_from_slice(&weights[whole..]);
             }
         }
-        sums
+        let mut streams = self.weights.map(<[P::Weight]>::as_ptr);
+        let mut operands = self.operands.as_ptr();
+        let mut sums = [[v.splat(0.0); STREAMS]; ROWS];
+        // One loop for lines and tails: it is compiled for many numbers of streams, rows and types.
+        let mut lines = whole / Self::LINE;
+        let mut tail_is_left = whole < length;
+        // SAFETY: whole lines of the streams, then of the tails; operands by the caller's promise.
+        unsafe {
+            loop {
+                for line in 0..lines {
+                    let at = line * Self::LINE;
+                    if self.prefetch {
+                        for stream in streams {
+                            let bytes = stream.wrapping_add(at).cast::<u8>();
+                            v.prefetch(bytes.wrapping_add(PREFETCH_DISTANCE));
+                        }
+                    }
+                    for step in 0..Self::LINE / P::STEP {
+                        self.multiply_add(streams, operands, at + step * P::STEP, &mut sums);
+                    }
+                }
+                if !tail_is_left {
+                    return sums;
+                }
+                tail_is_left = false;
+                lines = 1;
+                operands = operands.add(whole);
+                for (stream, tail) in streams.iter_mut().zip(&tails) {
+                    *stream = tail.as_ptr();
+                }
+            }
+        }
     }
 
-    /// The vector at `at` of each stream times that at `operand_at` of each row of activations.
+    /// The vector at `at` of each stream times that of each row of operands.
     ///
     /// # Safety
     /// These vectors can be read.
@@ -201,8 +213,8 @@ impl<V: Vectors, P: Products<V>, const STREAMS: usize> Strip<'_, V, P, STREAMS> 
     unsafe fn multiply_add<const ROWS: usize>(
         &self,
         streams: [*const P::Weight; STREAMS],
+        operands: *const P::Operand,
         at: usize,
-        operand_at: usize,
         sums: &mut [[V::Vector; STREAMS]; ROWS],
     ) {
         let (v, p) = self.tokens;
@@ -212,9 +224,8 @@ impl<V: Vectors, P: Products<V>, const STREAMS: usize> Strip<'_, V, P, STREAMS> 
             for stream in 1..STREAMS {
                 weights[stream] = p.load_weights(v, streams[stream].add(at));
             }
-            let operands = self.operands.as_ptr().add(operand_at);
             for (row, sums) in sums.iter_mut().enumerate() {
-                let operand = p.load(v, operands.add(row * self.stride));
+                let operand = p.load(v, operands.add(row * self.stride + at));
                 for (sum, weights) in sums.iter_mut().zip(weights) {
                     *sum = p.multiply_add(v, weights, operand, *sum);
                 }

@@ -10,7 +10,7 @@
 use std::ops::Range;
 
 use super::Matrix;
-use crate::backend::cpu::instructions::Vectors;
+use crate::backend::cpu::instructions::{Leaf, Vectors};
 use crate::backend::cpu::products::Products;
 
 /// Every tile's number of weight rows divides it.
@@ -21,7 +21,7 @@ const MAX_BLOCK_ROWS: usize = 8 * ROW_UNIT;
 /// Bytes of packed activations that stay in the first-level cache: most of 48 KB, the rest is for weights.
 const DEPTH_BYTES: usize = 32 * 1024;
 
-/// Weight rows of each of `matrices` that one call of [`multiply`] takes at most.
+/// Weight rows of each of `matrices` that one [`Multiply`] takes at most.
 pub(crate) const fn block_rows(matrices: usize) -> usize {
     MAX_BLOCK_ROWS / matrices
 }
@@ -121,64 +121,70 @@ pub(crate) struct Scratch<'a, T> {
 
 /// Products of `rows` of each matrix, [`block_rows`] at most, with all activations.
 ///
-/// `matrices` are one or two of one shape. In `scratch.sums`, weight rows are
-/// [`Packing::sums_stride`] apart and those of the second matrix start behind `rows`, rounded up to
-/// [`ROW_UNIT`]. Lanes without a row of activations hold sums of padding.
-#[inline(always)]
-pub(crate) fn multiply<V: Vectors, P: Products<V>>(
-    (v, p): (V, P),
-    matrices: &[Matrix<'_, P::Weight>],
-    rows: Range<usize>,
-    (packing, activations): (Packing, &[P::Operand]),
-    scratch: &mut Scratch<'_, P::Operand>,
-) {
-    let padded_rows = rows.len().next_multiple_of(ROW_UNIT);
-    let all_rows = padded_rows * matrices.len();
-    assert!(
-        all_rows <= MAX_BLOCK_ROWS
-            && packing == Packing::new::<V, P>(packing.rows, packing.columns)
-    );
-    assert!(activations.len() >= packing.operands(), "too few activations");
-    assert!(
-        scratch.sums.len() >= packing.sums() && scratch.panel.len() >= Packing::panel::<V, P>()
-    );
-    for start in (0..packing.columns).step_by(Panel::<V, P>::COLUMNS) {
-        let columns = start..packing.columns.min(start + Panel::<V, P>::COLUMNS);
-        for (matrix, panel) in
-            matrices.iter().zip(scratch.panel.chunks_exact_mut(padded_rows * Panel::<V, P>::STRIDE))
-        {
-            for (row, panel) in panel.chunks_exact_mut(Panel::<V, P>::STRIDE).enumerate() {
-                let weights = match row < rows.len() {
-                    true => &matrix.row(rows.start + row)[columns.clone()],
-                    false => &[],
-                };
-                widen_row((v, p), weights, &mut panel[..Panel::<V, P>::COLUMNS]);
+/// In `scratch.sums`, weight rows are [`Packing::sums_stride`] apart and those of the second matrix start
+/// behind `rows`, rounded up to [`ROW_UNIT`]. Lanes without a row of activations hold sums of padding.
+pub(crate) struct Multiply<'a, 's, V: Vectors, P: Products<V>> {
+    pub tokens: (V, P),
+    /// One or two of one shape.
+    pub matrices: &'a [Matrix<'a, P::Weight>],
+    pub rows: Range<usize>,
+    pub activations: (Packing, &'a [P::Operand]),
+    pub scratch: &'a mut Scratch<'s, P::Operand>,
+}
+
+impl<V: Vectors, P: Products<V>> Leaf for Multiply<'_, '_, V, P> {
+    #[inline(always)]
+    fn run(self) {
+        let Multiply { tokens: (v, p), matrices, rows, activations, scratch } = self;
+        let (packing, activations) = activations;
+        let padded_rows = rows.len().next_multiple_of(ROW_UNIT);
+        let all_rows = padded_rows * matrices.len();
+        assert!(
+            all_rows <= MAX_BLOCK_ROWS
+                && packing == Packing::new::<V, P>(packing.rows, packing.columns)
+                && activations.len() >= packing.operands()
+                && scratch.sums.len() >= packing.sums()
+                && scratch.panel.len() >= Packing::panel::<V, P>()
+        );
+        for start in (0..packing.columns).step_by(Panel::<V, P>::COLUMNS) {
+            let columns = start..packing.columns.min(start + Panel::<V, P>::COLUMNS);
+            for (matrix, panel) in matrices
+                .iter()
+                .zip(scratch.panel.chunks_exact_mut(padded_rows * Panel::<V, P>::STRIDE))
+            {
+                for (row, panel) in panel.chunks_exact_mut(Panel::<V, P>::STRIDE).enumerate() {
+                    let weights = match row < rows.len() {
+                        true => &matrix.row(rows.start + row)[columns.clone()],
+                        false => &[],
+                    };
+                    widen_row((v, p), weights, &mut panel[..Panel::<V, P>::COLUMNS]);
+                }
             }
-        }
-        let mut lane = 0;
-        while lane < packing.padded_rows() {
-            let width = packing.width(lane);
-            let block = Block::<V, P> {
-                tokens: (v, p),
-                depth: columns.len().div_ceil(P::GROUP),
-                rows: all_rows,
-                panel: scratch.panel.as_ptr(),
-                activations: activations[packing.offset(lane, start)..].as_ptr(),
-                sums: scratch.sums[lane..].as_mut_ptr(),
-                sums_stride: packing.sums_stride(),
-                accumulate: start > 0,
-                // While the first block of activations is at work, the next panel's weights are fetched.
-                ahead: (lane == 0 && columns.end < packing.columns).then(|| Ahead {
-                    first: [matrices[0], matrices[matrices.len() - 1]]
-                        .map(|matrix| matrix.row(rows.start)[columns.end..].as_ptr().cast()),
-                    stride: matrices[0].stride_bytes(),
-                    rows: padded_rows,
-                }),
-            };
-            // SAFETY: by the assertions, panel and sums hold `all_rows` rows, and the activations the rest
-            // of their block; `width` is that block's.
-            unsafe { block.run(width / V::LANES) };
-            lane += width;
+            let mut lane = 0;
+            while lane < packing.padded_rows() {
+                let width = packing.width(lane);
+                let block = Block::<V, P> {
+                    tokens: (v, p),
+                    depth: columns.len().div_ceil(P::GROUP),
+                    rows: all_rows,
+                    panel: scratch.panel.as_ptr(),
+                    activations: activations[packing.offset(lane, start)..].as_ptr(),
+                    sums: scratch.sums[lane..].as_mut_ptr(),
+                    sums_stride: packing.sums_stride(),
+                    accumulate: start > 0,
+                    // While the first block of activations is at work, the next panel's weights are fetched.
+                    ahead: (lane == 0 && columns.end < packing.columns).then(|| Ahead {
+                        first: [matrices[0], matrices[matrices.len() - 1]]
+                            .map(|matrix| matrix.row(rows.start)[columns.end..].as_ptr().cast()),
+                        stride: matrices[0].stride_bytes(),
+                        rows: padded_rows,
+                    }),
+                };
+                // SAFETY: by the assertions, panel and sums hold `all_rows` rows, and the activations the rest
+                // of their block; `width` is that block's.
+                unsafe { block.run(width / V::LANES) };
+                lane += width;
+            }
         }
     }
 }

@@ -123,7 +123,8 @@ impl<K: MlpKind> Mlp<K> {
         self.config.ffn
     }
 
-    /// Scratch memory for `rows` tokens, in bytes; enough for every backend.
+    /// Scratch memory for `rows` tokens, in bytes, on backends where the caller brings it; the CPU's
+    /// [`Workspace`] sizes itself.
     pub fn workspace_bytes(&self, rows: usize) -> usize {
         self.config.workspace_bytes(rows)
     }

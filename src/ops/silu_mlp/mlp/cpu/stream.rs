@@ -8,7 +8,7 @@ use super::strategy::Strategy;
 use crate::backend::cpu::Workspace;
 use crate::backend::cpu::instructions::{Leaf, Vectors};
 use crate::backend::cpu::parallel::{Shared, chunk, for_each_chunk};
-use crate::backend::cpu::product::stream::{Activations, sum_rows};
+use crate::backend::cpu::product::stream::{Activations, SumRows};
 use crate::backend::cpu::products::Products;
 use crate::dtype::Float;
 
@@ -42,13 +42,19 @@ pub(super) fn run<V: Vectors, P: Products<V>>(
     let shared_h = Shared::new(&mut *h);
     for_each_chunk(strategy.threads, ffn.div_ceil(first_rows), &|slot, index| {
         let neurons = chunk(ffn, first_rows, index);
-        p.enter(v, First { tokens, layer, neurons, n, sums: slot_sums(slot), h: shared_h });
+        let (matrices, sums) = (layer.first, slot_sums(slot));
+        let rows = neurons.clone();
+        p.enter(v, SumRows { tokens, matrices, rows, activations: n, sums: &mut *sums });
+        p.enter(v, First { v, layer, neurons, sums, h: shared_h });
     });
     let h = Activations::new(h, rows, ffn);
 
     for_each_chunk(strategy.threads, hidden.div_ceil(second_rows), &|slot, index| {
         let features = chunk(hidden, second_rows, index);
-        p.enter(v, Second { tokens, layer, features, h, sums: slot_sums(slot) });
+        let (matrices, sums) = (&[layer.down], slot_sums(slot));
+        let rows = features.clone();
+        p.enter(v, SumRows { tokens, matrices, rows, activations: h, sums: &mut *sums });
+        p.enter(v, Second { v, layer, features, sums });
     });
 }
 
@@ -79,23 +85,21 @@ impl<V: Vectors, W: Float, T: Float> Leaf for Prepare<'_, V, W, T> {
 }
 
 /// `h` of some neurons.
-struct First<'a, V: Vectors, P: Products<V>> {
-    tokens: (V, P),
-    layer: &'a Layer<'a, P::Weight>,
+struct First<'a, V, W, T> {
+    v: V,
+    layer: &'a Layer<'a, W>,
     neurons: Range<usize>,
-    n: Activations<'a, P::Operand>,
-    sums: &'a mut [f32],
-    h: Shared<'a, P::Operand>,
+    sums: &'a [f32],
+    h: Shared<'a, T>,
 }
 
-impl<V: Vectors, P: Products<V>> Leaf for First<'_, V, P> {
+impl<V: Vectors, W: Float, T: Float> Leaf for First<'_, V, W, T> {
     #[inline(always)]
     fn run(self) {
-        let First { tokens, layer, neurons, n, sums, h } = self;
-        let (v, gated) = (tokens.0, layer.first.len() == 2);
-        sum_rows(tokens, layer.first, neurons.clone(), n, sums);
+        let First { v, layer, neurons, sums, h } = self;
+        let gated = layer.first.len() == 2;
         let (count, ffn) = (neurons.len(), layer.down.columns());
-        let stride = Activations::<P::Operand>::stride(ffn);
+        let stride = Activations::<T>::stride(ffn);
         for row in 0..layer.rows {
             // SAFETY: these neurons, and the padding behind the last, belong to this chunk.
             let h = unsafe {
@@ -122,20 +126,18 @@ impl<V: Vectors, P: Products<V>> Leaf for First<'_, V, P> {
 }
 
 /// The output's columns of some features.
-struct Second<'a, V: Vectors, P: Products<V>> {
-    tokens: (V, P),
-    layer: &'a Layer<'a, P::Weight>,
+struct Second<'a, V, W> {
+    v: V,
+    layer: &'a Layer<'a, W>,
     features: Range<usize>,
-    h: Activations<'a, P::Operand>,
-    sums: &'a mut [f32],
+    sums: &'a [f32],
 }
 
-impl<V: Vectors, P: Products<V>> Leaf for Second<'_, V, P> {
+impl<V: Vectors, W: Float> Leaf for Second<'_, V, W> {
     #[inline(always)]
     fn run(self) {
-        let Second { tokens, layer, features, h, sums } = self;
-        let (v, count) = (tokens.0, features.len());
-        sum_rows(tokens, &[layer.down], features.clone(), h, sums);
+        let Second { v, layer, features, sums } = self;
+        let count = features.len();
         for row in 0..layer.rows {
             let sums = &sums[row * count..][..count];
             for at in (0..count).step_by(V::LANES) {

@@ -154,7 +154,7 @@ fn both_kernels_match_the_reference_at_every_boundary() {
 }
 
 #[test]
-fn early_rounding_and_the_plain_mlp_match_the_reference() {
+fn early_rounding_matches_the_reference() {
     for cpu in cpus() {
         for dtypes in [(DType::F16, DType::F16), (DType::BF16, DType::BF16)] {
             let mut problem = Problem::new([11, 70, 45], dtypes);

@@ -8,8 +8,9 @@ use super::strategy::Strategy;
 use crate::backend::cpu::Workspace;
 use crate::backend::cpu::instructions::{Leaf, MAX_LANES, Vectors};
 use crate::backend::cpu::parallel::{Shared, chunk, for_each_chunk};
-use crate::backend::cpu::product::tiles::{Packing, ROW_UNIT, Scratch, multiply};
+use crate::backend::cpu::product::tiles::{Multiply, Packing, ROW_UNIT, Scratch};
 use crate::backend::cpu::products::Products;
+use crate::dtype::Float;
 
 /// Rows that are taken through both products before the next: bounds the workspace, and keeps their
 /// activations in the last-level cache.
@@ -76,13 +77,19 @@ fn run_part<V: Vectors, P: Products<V>>(
     let shared_h = (h_packing, Shared::new(&mut *h));
     for_each_chunk(strategy.threads, ffn.div_ceil(first_rows), &|slot, index| {
         let neurons = chunk(ffn, first_rows, index);
-        p.enter(v, First { tokens, layer, neurons, n, scratch: scratch(slot), h: shared_h });
+        let (matrices, rows) = (layer.first, neurons.clone());
+        let mut scratch = scratch(slot);
+        p.enter(v, Multiply { tokens, matrices, rows, activations: n, scratch: &mut scratch });
+        p.enter(v, First { tokens, layer, neurons, sums: scratch.sums, h: shared_h });
     });
     let h = (h_packing, &*h);
 
     for_each_chunk(strategy.threads, hidden.div_ceil(second_rows), &|slot, index| {
         let (features, start) = (chunk(hidden, second_rows, index), rows.start);
-        p.enter(v, Second { tokens, layer, features, start, h, scratch: scratch(slot) });
+        let (matrices, activations, rows) = (&[layer.down], h, features.clone());
+        let mut scratch = scratch(slot);
+        p.enter(v, Multiply { tokens, matrices, rows, activations, scratch: &mut scratch });
+        p.enter(v, Second { v, layer, features, start, packing: h_packing, sums: scratch.sums });
     });
 }
 
@@ -137,17 +144,15 @@ struct First<'a, V: Vectors, P: Products<V>> {
     tokens: (V, P),
     layer: &'a Layer<'a, P::Weight>,
     neurons: Range<usize>,
-    n: (Packing, &'a [P::Operand]),
-    scratch: Scratch<'a, P::Operand>,
+    sums: &'a [f32],
     h: (Packing, Shared<'a, P::Operand>),
 }
 
 impl<V: Vectors, P: Products<V>> Leaf for First<'_, V, P> {
     #[inline(always)]
     fn run(self) {
-        let First { tokens, layer, neurons, n, mut scratch, h: (packing, h) } = self;
-        let ((v, p), gated) = (tokens, layer.first.len() == 2);
-        multiply(tokens, layer.first, neurons.clone(), n, &mut scratch);
+        let First { tokens: (v, p), layer, neurons, sums, h: (packing, h) } = self;
+        let gated = layer.first.len() == 2;
         let stride = packing.sums_stride();
         let second = neurons.len().next_multiple_of(ROW_UNIT) * stride;
         for group in (0..neurons.len()).step_by(P::GROUP) {
@@ -160,9 +165,9 @@ impl<V: Vectors, P: Products<V>> Leaf for First<'_, V, P> {
                 let mut values = [v.splat(0.0); 2];
                 for index in 0..count {
                     let at = (group + index) * stride + lane;
-                    let first = v.add(v.load_slice(&scratch.sums[at..]), biases[index][0]);
+                    let first = v.add(v.load_slice(&sums[at..]), biases[index][0]);
                     values[index] = if gated {
-                        let up = v.load_slice(&scratch.sums[second + at..]);
+                        let up = v.load_slice(&sums[second + at..]);
                         layer.hidden.activate(v, &[first, v.add(up, biases[index][1])])
                     } else {
                         layer.hidden.activate(v, &[first])
@@ -179,29 +184,27 @@ impl<V: Vectors, P: Products<V>> Leaf for First<'_, V, P> {
 }
 
 /// The output's columns of some features.
-struct Second<'a, V: Vectors, P: Products<V>> {
-    tokens: (V, P),
-    layer: &'a Layer<'a, P::Weight>,
+struct Second<'a, V, W> {
+    v: V,
+    layer: &'a Layer<'a, W>,
     features: Range<usize>,
     /// First row of the part.
     start: usize,
-    h: (Packing, &'a [P::Operand]),
-    scratch: Scratch<'a, P::Operand>,
+    packing: Packing,
+    sums: &'a [f32],
 }
 
-impl<V: Vectors, P: Products<V>> Leaf for Second<'_, V, P> {
+impl<V: Vectors, W: Float> Leaf for Second<'_, V, W> {
     #[inline(always)]
     fn run(self) {
-        let Second { tokens, layer, features, start, h, mut scratch } = self;
-        let (v, (packing, _)) = (tokens.0, h);
-        multiply(tokens, &[layer.down], features.clone(), h, &mut scratch);
+        let Second { v, layer, features, start, packing, sums } = self;
         let stride = packing.sums_stride();
         for row in 0..packing.rows() {
             for at in (0..features.len()).step_by(V::LANES) {
                 let count = V::LANES.min(features.len() - at);
                 let mut lanes = [0f32; MAX_LANES];
                 for (index, lane) in lanes[..count].iter_mut().enumerate() {
-                    *lane = scratch.sums[(at + index) * stride + row];
+                    *lane = sums[(at + index) * stride + row];
                 }
                 let vector = v.load_slice(&lanes);
                 let column = features.start + at;
