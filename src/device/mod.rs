@@ -169,18 +169,7 @@ impl Device {
         inputs: NamedTensors,
         outputs: NamedTensors,
     ) -> Result<Box<dyn Loaded>, Error> {
-        let values = O::Args::collect(
-            O::NAME,
-            |info| Ok(inputs.get(info.name).map(Tensor::view)),
-            |info| Ok(outputs.get(info.name).map(HasLayout::layout)),
-        )?;
-        let layouts = O::Args::collect(
-            O::NAME,
-            |info| Ok(inputs.get(info.name).map(HasLayout::layout)),
-            |info| Ok(outputs.get(info.name).map(HasLayout::layout)),
-        )?;
-        op.validate(&layouts)?;
-        op.validate_values(&values)?;
+        validate(op, &inputs, &outputs)?;
         let cpu = match self {
             Device::Reference => None,
             Device::Cpu(cpu) => Some(cpu.clone()),
@@ -193,6 +182,24 @@ impl Device {
             outputs.iter().map(|(name, tensor)| (name.clone(), Guarded::new(tensor))).collect();
         Ok(Box::new(HostLoaded { op: *op, cpu, inputs, outputs, workspace: Workspace::default() }))
     }
+}
+
+/// Layouts and values, before anything is copied.
+fn validate<O: Operation>(
+    op: &O,
+    inputs: &NamedTensors,
+    outputs: &NamedTensors,
+) -> Result<(), Error> {
+    op.validate(&O::Args::collect(
+        O::NAME,
+        |info| Ok(inputs.get(info.name).map(HasLayout::layout)),
+        |info| Ok(outputs.get(info.name).map(HasLayout::layout)),
+    )?)?;
+    op.validate_values(&O::Args::collect(
+        O::NAME,
+        |info| Ok(inputs.get(info.name).map(Tensor::view)),
+        |info| Ok(outputs.get(info.name).map(HasLayout::layout)),
+    )?)
 }
 
 /// An operation in host memory: on the CPU backend, or on the oracle.
