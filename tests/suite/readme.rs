@@ -1,15 +1,23 @@
 //! The README's generated parts are what the code says now.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
+use serde_json::Value;
+use siluette::Backend;
 use siluette::conformance::{Purpose, cases_for};
 use siluette::registry::OPERATIONS;
 
 #[test]
 fn readme_lists_the_operations() {
-    let mut table =
-        String::from("| operation | equation | dtypes | options |\n|---|---|---|---|\n");
+    // Every backend runs every case: `conformance` fails for one that does not.
+    let backends = Backend::ALL.map(Backend::name);
+    let mut table = format!(
+        "| operation | equation | dtypes | {} | options |\n|---|---|---|{}---|\n",
+        backends.join(" | "),
+        "---|".repeat(backends.len()),
+    );
     for info in OPERATIONS {
         let mut dtypes: Vec<String> = Vec::new();
         for case in cases_for(Purpose::Conformance) {
@@ -23,10 +31,11 @@ fn readme_lists_the_operations() {
             optional.chain(parameters).map(|name| format!("`{name}`")).collect();
         writeln!(
             table,
-            "| `{}` | `{}` | {} | yes | yes | yes | yes | {} |",
+            "| `{}` | `{}` | {} | {}{} |",
             info.name,
             info.summary,
             dtypes.join(", "),
+            "yes | ".repeat(backends.len()),
             options.join(", ")
         )
         .unwrap();
@@ -34,9 +43,81 @@ fn readme_lists_the_operations() {
     check_block("operations", &table);
 }
 
+#[test]
+fn readme_shows_the_latest_results_of_every_device() {
+    let mut text = String::new();
+    for file in latest_results() {
+        let report = std::fs::read(&file).unwrap();
+        let report: Value = serde_json::from_slice(&report).unwrap();
+        assert_eq!(report["complete"], true, "{}", file.display());
+        write_results(&mut text, &file, &report);
+    }
+    check_block("performance", &text);
+}
+
+/// `benches/results/DEVICE/DATE.json`, the last date of each device.
+fn latest_results() -> Vec<PathBuf> {
+    let entries = |folder: &Path| {
+        let mut paths: Vec<PathBuf> =
+            std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        paths
+    };
+    let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/results");
+    let devices = entries(&results).into_iter().filter(|path| path.is_dir());
+    devices.map(|device| entries(&device).pop().expect("a device with results")).collect()
+}
+
+fn write_results(text: &mut String, file: &Path, report: &Value) {
+    let field = |name: &str| report[name].as_str().unwrap_or("unknown").to_owned();
+    let commit = field("commit");
+    let device = file.parent().and_then(Path::file_name).unwrap().to_string_lossy();
+    writeln!(
+        text,
+        "**{device}**, {}, commit {}, `{}`:\n",
+        &field("date")[..10],
+        &commit[..commit.len().min(10)],
+        field("command"),
+    )
+    .unwrap();
+    for (backend, ceilings) in report["ceilings"].as_object().unwrap() {
+        let giga = |name: &str| ceilings[name].as_f64().map(|value| value / 1e9);
+        let mut parts = Vec::new();
+        parts.extend(giga("bytes_per_second").map(|speed| format!("memory {speed:.0} GB/s")));
+        parts.extend(giga("flops_per_second").map(|speed| format!("f32 {speed:.0} GFLOP/s")));
+        parts.extend(giga("bf16_flops_per_second").map(|speed| format!("bf16 {speed:.0} GFLOP/s")));
+        let name = report["device"][backend]["name"].as_str().unwrap_or_default();
+        writeln!(text, "Ceilings of that run, {backend} ({name}): {}.\n", parts.join(", "))
+            .unwrap();
+    }
+    text.push_str("| backend | operation | dtype | case | median | GB/s | GFLOP/s | share of the roofline |\n");
+    text.push_str("|---|---|---|---|---:|---:|---:|---:|\n");
+    for row in report["results"].as_array().unwrap() {
+        let word = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
+        let number = |name: &str| row["cold"][name].as_f64().unwrap_or(f64::NAN);
+        writeln!(
+            text,
+            "| {} | `{}` | {} | {} | {:.3} ms | {:.1} | {:.0} | {:.0} % |",
+            word("backend"),
+            word("op"),
+            word("dtype"),
+            word("case"),
+            number("median_seconds") * 1e3,
+            number("bytes_per_second") / 1e9,
+            number("flops_per_second") / 1e9,
+            number("roofline_percent"),
+        )
+        .unwrap();
+    }
+    text.push('\n');
+}
+
 /// Compares the text between `<!-- NAME: ... -->` and `<!-- NAME end -->`; with `SILUETTE_BLESS` set,
 /// rewrites it.
 fn check_block(name: &str, expected: &str) {
+    /// Blocks are renewed one after another.
+    static README: Mutex<()> = Mutex::new(());
+    let _guard = README.lock();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
     let readme = std::fs::read_to_string(&path).unwrap();
     let (opening, closing) = (format!("<!-- {name}:"), format!("<!-- {name} end -->"));

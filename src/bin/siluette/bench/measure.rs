@@ -7,6 +7,7 @@ use siluette::registry::Prepared;
 use siluette::{Cost, Device, Error, Tensor};
 
 use super::Subject;
+use super::processor::Stream;
 
 /// A device that does not tell its cache's size is taken to have this much: more than most GPUs have.
 pub const ASSUMED_CACHE_BYTES: u64 = 96 << 20;
@@ -35,6 +36,8 @@ pub struct Measurement {
     pub cold: Timing,
     /// Bytes that were touched between two runs on the same tensors.
     pub cold_bytes: u64,
+    /// Bytes a second that memory gave in between, where that can be asked: the median.
+    pub memory: Option<f64>,
     /// Every run on the tensors of the run before; `None` where they do not fit in the cache.
     pub hot: Option<Timing>,
 }
@@ -47,8 +50,12 @@ impl Timing {
     }
 }
 
-/// Measures a subject, cold and hot.
-pub fn measure(subject: &Subject, device: &Device) -> Result<(Cost, Measurement), Error> {
+/// Measures a subject, cold and hot; `memory` is read in turns with it.
+pub fn measure(
+    subject: &Subject,
+    device: &Device,
+    memory: Option<&Stream>,
+) -> Result<(Cost, Measurement), Error> {
     let cache = device.cache_bytes().unwrap_or(ASSUMED_CACHE_BYTES);
     let first = (subject.prepare)(0)?;
     let cost = first.cost();
@@ -64,11 +71,11 @@ pub fn measure(subject: &Subject, device: &Device) -> Result<(Cost, Measurement)
             loaded.push(load(&*prepared, device)?);
         }
     }
-    let cold = time(&mut loaded)?;
+    let (cold, memory) = time(&mut loaded, memory)?;
     let cold_bytes = cost.bytes() * loaded.len() as u64;
     loaded.truncate(1);
-    let hot = if cost.bytes() <= cache { Some(time(&mut loaded)?) } else { None };
-    Ok((cost, Measurement { cold, cold_bytes, hot }))
+    let hot = if cost.bytes() <= cache { Some(time(&mut loaded, None)?.0) } else { None };
+    Ok((cost, Measurement { cold, cold_bytes, memory, hot }))
 }
 
 /// How many copies exceed twice the cache together: one, where one alone does.
@@ -85,23 +92,41 @@ pub fn load(prepared: &dyn Prepared, device: &Device) -> Result<Box<dyn Loaded>,
 }
 
 /// Times runs that take turns on these copies; a single copy is run repeatedly.
-pub fn time(loaded: &mut [Box<dyn Loaded>]) -> Result<Timing, Error> {
+///
+/// `memory` is read in between, for no more time than the runs take: machines share their memory with others,
+/// and its speed a minute ago says little.
+pub fn time(
+    loaded: &mut [Box<dyn Loaded>],
+    memory: Option<&Stream>,
+) -> Result<(Timing, Option<f64>), Error> {
     // Compiles kernels, wakes threads and leaves the first copy the longest unused.
     let mut warm_up = Duration::ZERO;
     for copy in &mut *loaded {
         warm_up = copy.run(1)?;
     }
     let rounds = if loaded.len() > 1 { 1 } else { iterations(loaded, warm_up)? };
-    let started = Instant::now();
-    let mut seconds = Vec::new();
+    let (mut running, mut reading) = (Duration::ZERO, Duration::ZERO);
+    let (mut seconds, mut bytes_per_second) = (Vec::new(), Vec::new());
     for turn in (0..loaded.len()).cycle() {
-        let enough = seconds.len() >= FEWEST_SAMPLES && started.elapsed() >= SAMPLING;
+        let enough = seconds.len() >= FEWEST_SAMPLES && running >= SAMPLING;
         if enough || seconds.len() >= MOST_SAMPLES {
             break;
         }
+        if let Some(memory) = memory.filter(|_| reading <= running) {
+            let started = Instant::now();
+            bytes_per_second.push(memory.read());
+            reading += started.elapsed();
+        }
+        let started = Instant::now();
         seconds.push(loaded[turn].run(rounds)?.as_secs_f64() / f64::from(rounds));
+        running += started.elapsed();
     }
-    Ok(Timing::new(seconds))
+    Ok((Timing::new(seconds), median(bytes_per_second)))
+}
+
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
 }
 
 /// How often to run for a sample of sufficient length.

@@ -22,6 +22,7 @@ use crate::output::{self, PendingFile};
 use crate::selection::Selection;
 use ceilings::Ceilings;
 use measure::Measurement;
+use processor::Stream;
 
 /// Measure every operation on this machine's devices
 ///
@@ -183,6 +184,9 @@ fn measure_all(
     let progress = output::progress(subjects.len() * devices.len());
     let mut rows = Vec::new();
     for device in devices {
+        let cache = device.cache_bytes().unwrap_or(0);
+        let memory = matches!(device.backend(), Backend::Reference | Backend::Cpu)
+            .then(|| Stream::new(cache));
         for subject in subjects {
             progress.set_message(format!("{} {} {}", subject.op, subject.dtype, subject.case));
             rows.push(Row {
@@ -190,7 +194,7 @@ fn measure_all(
                 backend: device.backend(),
                 dtype: subject.dtype.clone(),
                 case: subject.case.clone(),
-                outcome: measure::measure(subject, device),
+                outcome: measure::measure(subject, device, memory.as_ref()),
             });
             each(&rows)?;
             progress.inc(1);

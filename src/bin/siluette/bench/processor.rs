@@ -7,16 +7,30 @@ const ATTEMPTS: usize = 9;
 /// Beyond any cache on most machines, and not more than a machine should have to spare.
 const BUFFER_BYTES: std::ops::RangeInclusive<u64> = (256 << 20)..=(2 << 30);
 
-/// Reads a buffer of twice the cache once with every thread at its own part of it.
-pub fn read_bytes_per_second(cache_bytes: u64) -> f64 {
-    let bytes = (2 * cache_bytes).clamp(*BUFFER_BYTES.start(), *BUFFER_BYTES.end());
-    let words: Vec<u64> = vec![0x5A5A_5A5A_5A5A_5A5A; bytes as usize / size_of::<u64>()];
-    let threads = rayon::current_num_threads();
-    let part = words.len() / threads;
-    let seconds = best_of(|| {
-        rayon::broadcast(|thread| black_box(sum(&words[thread.index() * part..][..part])));
-    });
-    (part * threads * size_of::<u64>()) as f64 / seconds
+/// A buffer of twice the cache, to be read at the speed of memory.
+pub struct Stream {
+    words: Vec<u64>,
+}
+
+impl Stream {
+    pub fn new(cache_bytes: u64) -> Stream {
+        let bytes = (2 * cache_bytes).clamp(*BUFFER_BYTES.start(), *BUFFER_BYTES.end());
+        Stream { words: vec![0x5A5A_5A5A_5A5A_5A5A; bytes as usize / size_of::<u64>()] }
+    }
+
+    /// Reads it once, every thread its own part, and tells at how many bytes a second.
+    pub fn read(&self) -> f64 {
+        let threads = rayon::current_num_threads();
+        let part = self.words.len() / threads;
+        let start = Instant::now();
+        rayon::broadcast(|thread| black_box(sum(&self.words[thread.index() * part..][..part])));
+        (part * threads * size_of::<u64>()) as f64 / start.elapsed().as_secs_f64()
+    }
+
+    /// The fastest of several readings.
+    pub fn best(&self) -> f64 {
+        (0..ATTEMPTS).map(|_| self.read()).fold(0.0, f64::max)
+    }
 }
 
 /// Four streams at once: more requests under way than one stream has.
@@ -37,15 +51,19 @@ fn sum(words: &[u64]) -> u64 {
     sums.iter().fold(0, |total, sum| total.wrapping_add(*sum))
 }
 
-/// Independent chains of multiply-adds, enough to fill the units, in the widest registers that there are.
+/// Multiply-adds of f32, by independent chains that fill the units, in the widest registers that there are.
 pub fn flops_per_second() -> f64 {
-    const ROUNDS: u64 = 1_000_000;
-    let chains = Chains::best();
-    let threads = rayon::current_num_threads() as u64;
-    let seconds = best_of(|| {
-        rayon::broadcast(|_| (chains.run)(ROUNDS));
-    });
-    (2 * ROUNDS * chains.lanes * threads) as f64 / seconds
+    Chains::best().flops_per_second()
+}
+
+/// Multiply-adds of bf16 to f32 sums, where the processor has an instruction for them.
+pub fn bf16_flops_per_second() -> Option<f64> {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512f") {
+        let chains = Chains { run: x86::run_avx512_bf16, lanes: 32 * x86::CHAINS };
+        return Some(chains.flops_per_second());
+    }
+    None
 }
 
 fn best_of(mut run: impl FnMut()) -> f64 {
@@ -65,6 +83,15 @@ struct Chains {
 }
 
 impl Chains {
+    fn flops_per_second(&self) -> f64 {
+        const ROUNDS: u64 = 1_000_000;
+        let threads = rayon::current_num_threads() as u64;
+        let seconds = best_of(|| {
+            rayon::broadcast(|_| (self.run)(ROUNDS));
+        });
+        (2 * ROUNDS * self.lanes * threads) as f64 / seconds
+    }
+
     fn best() -> Chains {
         #[cfg(target_arch = "x86_64")]
         {
@@ -115,6 +142,26 @@ mod x86 {
     pub fn run_avx2(rounds: u64) {
         // SAFETY: called only after AVX2 and FMA were detected.
         unsafe { avx2(rounds) }
+    }
+
+    pub fn run_avx512_bf16(rounds: u64) {
+        // SAFETY: called only after AVX-512 F and BF16 were detected.
+        unsafe { avx512_bf16(rounds) }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    fn avx512_bf16(rounds: u64) {
+        // SAFETY: 32 times 1.0 in the same bits.
+        let one = black_box(unsafe {
+            std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi16(0x3F80))
+        });
+        let mut sums = [_mm512_set1_ps(1.0); CHAINS as usize];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm512_dpbf16_ps(*sum, one, one);
+            }
+        }
+        black_box(sums);
     }
 
     #[target_feature(enable = "avx512f")]

@@ -14,9 +14,15 @@ use crate::output;
 
 impl Row {
     /// Percent of the roofline that a run of this many seconds reached.
-    fn percent(&self, roofs: &[Roof], cost: &Cost, seconds: f64) -> Option<f64> {
+    fn percent(
+        &self,
+        roofs: &[Roof],
+        cost: &Cost,
+        seconds: f64,
+        memory: Option<f64>,
+    ) -> Option<f64> {
         let roof = roofs.iter().find(|roof| roof.backend == self.backend)?;
-        Some(100.0 * roof.ceilings.shortest(cost) / seconds)
+        Some(100.0 * roof.ceilings.shortest(cost, &self.dtype, memory) / seconds)
     }
 }
 
@@ -27,8 +33,11 @@ pub fn to_text(devices: &[Opened], roofs: &[Roof], rows: &[Row]) -> String {
         let name =
             device.and_then(|opened| opened.device.as_ref().ok()).map(|device| device.name());
         let ceilings = &roof.ceilings;
+        let bf16 = ceilings
+            .bf16_flops_per_second
+            .map_or_else(String::new, |flops| format!(", bf16 {:.1} GFLOP/s", flops / 1e9));
         let flops = match ceilings.flops_per_second {
-            Some(flops) => format!("{:.1} GFLOP/s, {}", flops / 1e9, ceilings.flops_how),
+            Some(flops) => format!("f32 {:.1} GFLOP/s{bf16}, {}", flops / 1e9, ceilings.flops_how),
             None => ceilings.flops_how.to_owned(),
         };
         text += &format!(
@@ -66,7 +75,7 @@ pub fn to_text(devices: &[Opened], roofs: &[Roof], rows: &[Row]) -> String {
 fn line(row: &Row, roofs: &[Roof]) -> Option<Vec<String>> {
     let (cost, measurement) = row.outcome.as_ref().ok()?;
     let cold = measurement.cold;
-    let percent = row.percent(roofs, cost, cold.median);
+    let percent = row.percent(roofs, cost, cold.median, measurement.memory);
     let hot = |value: fn(&Cost, &Timing) -> f64| {
         measurement.hot.map_or_else(|| "-".to_owned(), |hot| format!("{:.1}", value(cost, &hot)))
     };
@@ -95,6 +104,7 @@ pub fn to_json(devices: &[Opened], roofs: &[Roof], rows: &[Row], complete: bool)
                 "bytes_per_second": ceilings.bytes_per_second,
                 "bytes_how": ceilings.bytes_how,
                 "flops_per_second": ceilings.flops_per_second,
+                "bf16_flops_per_second": ceilings.bf16_flops_per_second,
                 "flops_how": ceilings.flops_how,
             });
             (roof.backend.name().to_owned(), value)
@@ -128,22 +138,24 @@ fn row_to_json(row: &Row, roofs: &[Roof]) -> Value {
             value["bytes_read"] = cost.bytes_read.into();
             value["bytes_written"] = cost.bytes_written.into();
             value["cold_bytes"] = measurement.cold_bytes.into();
-            value["cold"] = timing_to_json(row, roofs, cost, &measurement.cold);
-            let hot = measurement.hot.map(|hot| timing_to_json(row, roofs, cost, &hot));
-            value["hot"] = hot.into();
+            let cold = &measurement.cold;
+            value["memory_bytes_per_second"] = measurement.memory.into();
+            value["cold"] = timing_to_json(cost, cold);
+            value["cold"]["roofline_percent"] =
+                row.percent(roofs, cost, cold.median, measurement.memory).into();
+            value["hot"] = measurement.hot.map(|hot| timing_to_json(cost, &hot)).into();
         }
     }
     value
 }
 
-fn timing_to_json(row: &Row, roofs: &[Roof], cost: &Cost, timing: &Timing) -> Value {
+fn timing_to_json(cost: &Cost, timing: &Timing) -> Value {
     json!({
         "median_seconds": timing.median,
         "min_seconds": timing.min,
         "samples": timing.samples,
         "bytes_per_second": cost.bytes() as f64 / timing.median,
         "flops_per_second": cost.flops as f64 / timing.median,
-        "roofline_percent": row.percent(roofs, cost, timing.median),
     })
 }
 

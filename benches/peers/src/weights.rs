@@ -1,0 +1,58 @@
+//! Weights of several layers, for siluette and for candle.
+
+use candle_core::{Device, Tensor, WithDType};
+use siluette::Float;
+
+/// More than twice the last-level cache of most machines.
+const COLD_BYTES: usize = 128 << 20;
+
+/// One layer's matrices in the layout of `nn.Linear`, and the same as candle's tensors.
+pub struct Layer<T> {
+    pub gate: Vec<T>,
+    pub up: Vec<T>,
+    pub down: Vec<T>,
+    pub candle: [Tensor; 3],
+}
+
+/// Layers that take turns.
+pub struct Layers<T> {
+    pub hidden: usize,
+    pub ffn: usize,
+    pub all: Vec<Layer<T>>,
+}
+
+impl<T: Float + WithDType> Layers<T> {
+    pub fn new(hidden: usize, ffn: usize) -> candle_core::Result<Layers<T>> {
+        let bytes = 3 * hidden * ffn * size_of::<T>();
+        let mut random = Random(88_172_645_463_325_252);
+        let all = (0..COLD_BYTES.div_ceil(bytes))
+            .map(|_| {
+                let mut matrix = || random.values(hidden * ffn, 0.1);
+                let (gate, up, down): (Vec<T>, Vec<T>, Vec<T>) = (matrix(), matrix(), matrix());
+                let candle = [
+                    Tensor::from_slice(&gate, (ffn, hidden), &Device::Cpu)?,
+                    Tensor::from_slice(&up, (ffn, hidden), &Device::Cpu)?,
+                    Tensor::from_slice(&down, (hidden, ffn), &Device::Cpu)?,
+                ];
+                Ok(Layer { gate, up, down, candle })
+            })
+            .collect::<candle_core::Result<_>>()?;
+        Ok(Layers { hidden, ffn, all })
+    }
+}
+
+/// Xorshift: values that look random to the hardware and are neither zero nor denormal.
+pub struct Random(pub u64);
+
+impl Random {
+    /// `count` values within half of `range` of 0.
+    pub fn values<T: Float>(&mut self, count: usize, range: f32) -> Vec<T> {
+        let mut next = || {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            T::from_f32(((self.0 >> 40) as f32 / (1u64 << 24) as f32 - 0.5) * range)
+        };
+        (0..count).map(|_| next()).collect()
+    }
+}
