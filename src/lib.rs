@@ -48,6 +48,7 @@
 //! | (none) | the CPU backend and the reference | | |
 //! | `cuda` | the CUDA backend | | an NVIDIA driver; NVRTC, unless kernels were compiled ahead of time |
 //! | `wgpu` | the WebGPU backend | | a Vulkan, Metal or DX12 adapter |
+//! | `safetensors` | files of index sets | | |
 //! | `cli` | the tool `siluette`, with every backend | | |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_code)]
@@ -77,7 +78,7 @@ pub use dtype::{DType, Element, Float, bf16, f16};
 pub use error::{Backend, Error, Problem};
 pub use layout::{HasLayout, Layout, MAX_RANK};
 pub use operation::{Cost, NamedLayouts, Operation};
-pub use ops::prune_gather::IndexSet;
+pub use ops::prune_gather::{IndexSet, LayerIndexSets, ModelIndexSets};
 pub use ops::silu_mlp::{
     GatedMlp, GatedMlpArgs, Rounding, SiluMlp, SiluMlpArgs, SiluMul, SiluMulArgs,
 };

@@ -8,5 +8,7 @@
 //! An [`IndexSet`] is checked once, where it is made; operations take its tensors.
 
 pub mod index_set;
+pub mod layer_index_sets;
 
 pub use index_set::IndexSet;
+pub use layer_index_sets::{LayerIndexSets, ModelIndexSets};
