@@ -53,6 +53,14 @@ pub fn dtypes(info: &OperationInfo, inputs: &NamedTensors) -> String {
     names.join("/")
 }
 
+/// An argument of an operation, by name.
+pub fn argument(info: &OperationInfo, name: &'static str) -> Result<&'static ArgumentInfo, Error> {
+    info.arguments.iter().find(|argument| argument.name == name).ok_or_else(|| {
+        let expected = "an argument of the operation";
+        mistake(info, name, Problem::Unexpected, expected, "no such argument")
+    })
+}
+
 /// One tensor, converted to what the argument holds.
 pub fn tensor(
     info: &OperationInfo,

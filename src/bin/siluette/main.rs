@@ -1,7 +1,7 @@
-//! The command-line tool: what runs on this machine, whether it is right, how fast it is, and one operation
-//! on tensors from a file.
+//! The command-line tool: what runs on this machine, whether it is right, how fast it is, one operation on
+//! tensors from a file, and the pruning of checkpoints.
 //!
-//! Everything is made from the registry and the case list; no operation is known here by name.
+//! All but the pruning is made from the registry and the case list, and knows no operation by name.
 #![deny(unsafe_code)]
 
 mod bench;
@@ -10,6 +10,7 @@ mod elements;
 mod info;
 mod model;
 mod output;
+mod prune;
 mod real_input;
 mod run;
 mod selection;
@@ -38,6 +39,7 @@ enum Command {
     Verify(verify::Options),
     Bench(bench::Options),
     Run(run::Options),
+    Prune(prune::Options),
 }
 
 /// How a command that ran to its end came out.
@@ -54,6 +56,7 @@ impl Command {
             Command::Verify(options) => verify::execute(&options),
             Command::Bench(options) => bench::execute(&options),
             Command::Run(options) => run::execute(&options),
+            Command::Prune(options) => prune::execute(&options),
         }
     }
 }

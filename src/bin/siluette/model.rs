@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use siluette::conformance::{Fill, TensorSpec};
 use siluette::device::NamedTensors;
 use siluette::registry::{self, OperationInfo};
-use siluette::{DType, Error, HasLayout as _, Layout, Parameters, Problem, Tensor};
+use siluette::{DType, Error, HasLayout as _, Layout, Parameters, Tensor};
 
 use crate::elements;
 use crate::output::file_error;
@@ -89,6 +89,21 @@ impl Checkpoint {
         Ok(Checkpoint { folder: folder.to_owned(), config, files, places })
     }
 
+    /// Where it lies.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Its safetensors files.
+    pub fn files(&self) -> &[TensorFile] {
+        &self.files
+    }
+
+    /// A tensor that a checkpoint of this architecture has.
+    pub fn require(&self, name: &str) -> Result<TensorView<'_>, Error> {
+        self.view(name)?.ok_or_else(|| self.not_like_llama(name))
+    }
+
     /// Number of layers.
     pub fn layers(&self) -> usize {
         self.config.num_hidden_layers
@@ -103,8 +118,7 @@ impl Checkpoint {
     /// The type of a layer's weights, as in the case list.
     pub fn dtype(&self, layer: usize) -> Result<String, Error> {
         let name = format!("model.layers.{layer}.mlp.up_proj.weight");
-        let view = self.view(&name)?.ok_or_else(|| self.not_like_llama(&name))?;
-        Ok(format!("{:?}", view.dtype()).to_lowercase())
+        Ok(format!("{:?}", self.require(&name)?.dtype()).to_lowercase())
     }
 
     /// A layer's feed-forward block on random normal hidden states, norm and residual included.
@@ -156,13 +170,7 @@ fn converted(
     name: &'static str,
     view: &TensorView<'_>,
 ) -> Result<Tensor, Error> {
-    match info.arguments.iter().find(|argument| argument.name == name) {
-        Some(argument) => elements::tensor(info, argument, view),
-        None => {
-            let expected = "an argument of the operation";
-            Err(elements::mistake(info, name, Problem::Unexpected, expected, "no such argument"))
-        }
-    }
+    elements::tensor(info, elements::argument(info, name)?, view)
 }
 
 /// Some checkpoints keep norm weights in f32 beside narrower matrices; operations take one weight type.
@@ -171,7 +179,8 @@ fn rounded(tensor: &Tensor, dtype: DType) -> Result<Tensor, Error> {
     Ok(Tensor::from_f64(layout, tensor.view().to_f64()))
 }
 
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
+/// Reads and understands a JSON file.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| file_error(path, format!("cannot be read: {error}"), ""))?;
     serde_json::from_str(&text)

@@ -42,7 +42,8 @@ pub struct Options {
     outputs: Option<Vec<String>>,
 }
 
-fn key_value(text: &str) -> Result<(String, String), String> {
+/// A parameter as on the command line.
+pub fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("expected KEY=VALUE".to_owned()),
