@@ -1,6 +1,7 @@
 //! The command-line tool, as a user meets it: exit codes, output, files.
 
 mod bench;
+mod prune;
 mod run;
 mod verify;
 
