@@ -23,9 +23,9 @@ pub(super) fn values(seed: u64, fill: Fill, layout: &Layout) -> Box<dyn Iterator
             value * scale * if outlier { 1e3 } else { 1.0 }
         })),
         Fill::Extremes => Box::new(extremes(layout.dtype()).into_iter().cycle()),
-        Fill::Ascending { below } => {
-            Box::new(ascending(seed, layout.elements(), below).into_iter().map(|index| index as f64))
-        }
+        Fill::Ascending { below } => Box::new(
+            ascending(seed, layout.elements(), below).into_iter().map(|index| index as f64),
+        ),
         Fill::Rank { count, .. } => {
             let mut rank = vec![-1.0; layout.elements()];
             for (place, index) in ascending(seed, count, rank.len()).into_iter().enumerate() {
