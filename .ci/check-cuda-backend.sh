@@ -18,7 +18,7 @@ on() {
     shift
     printf -- '--- %s %s (%s s)\n' "$mode" "$*" "$SECONDS"
     env SILUETTE_REQUIRE=cuda LD_LIBRARY_PATH="$out/$mode" "$@" \
-        "$suite" conformance::cuda cuda_kernels:: cuda_enqueue:: --quiet
+        "$suite" conformance::cuda cuda_kernels:: cuda_enqueue:: cuda_movement:: --quiet
 }
 
 on plain SILUETTE_SIMULATOR_SCHEDULE=adversarial SILUETTE_SIMULATOR_ASYNC=early

@@ -130,28 +130,29 @@ impl Naive {
             compilation_options: Default::default(),
             cache: None,
         });
-        let product = |x: &wgpu::Buffer, weight: &wgpu::Buffer, y: &wgpu::Buffer, inputs, outputs| {
-            let shape = [block.rows as u32, inputs as u32, outputs as u32, 0];
-            let shape = device.create_buffer_init(&BufferInitDescriptor {
-                label: None,
-                contents: bytemuck::cast_slice(&shape),
-                usage: BufferUsages::UNIFORM,
-            });
-            let buffers = [&shape, x, weight, y];
-            let entries: Vec<_> = (0..)
-                .zip(buffers)
-                .map(|(binding, buffer)| wgpu::BindGroupEntry {
-                    binding,
-                    resource: buffer.as_entire_binding(),
-                })
-                .collect();
-            let group = device.create_bind_group(&wgpu::BindGroupDescriptor {
-                label: None,
-                layout: &pipeline.get_bind_group_layout(0),
-                entries: &entries,
-            });
-            (group, [(outputs as u32).div_ceil(8), (block.rows as u32).div_ceil(8)])
-        };
+        let product =
+            |x: &wgpu::Buffer, weight: &wgpu::Buffer, y: &wgpu::Buffer, inputs, outputs| {
+                let shape = [block.rows as u32, inputs as u32, outputs as u32, 0];
+                let shape = device.create_buffer_init(&BufferInitDescriptor {
+                    label: None,
+                    contents: bytemuck::cast_slice(&shape),
+                    usage: BufferUsages::UNIFORM,
+                });
+                let buffers = [&shape, x, weight, y];
+                let entries: Vec<_> = (0..)
+                    .zip(buffers)
+                    .map(|(binding, buffer)| wgpu::BindGroupEntry {
+                        binding,
+                        resource: buffer.as_entire_binding(),
+                    })
+                    .collect();
+                let group = device.create_bind_group(&wgpu::BindGroupDescriptor {
+                    label: None,
+                    layout: &pipeline.get_bind_group_layout(0),
+                    entries: &entries,
+                });
+                (group, [(outputs as u32).div_ceil(8), (block.rows as u32).div_ceil(8)])
+            };
         let products = [
             product(&block.x, &block.gate_weight, &block.gate, HIDDEN, FFN),
             product(&block.x, &block.up_weight, &block.up, HIDDEN, FFN),

@@ -58,6 +58,7 @@ pub fn interface(module: &naga::Module) -> Result<Interface, String> {
                 workgroup_bytes.push(bytes(module, variable.ty)?);
                 continue;
             }
+            AddressSpace::Private => continue,
             _ => return Err(format!("{name}: unexpected address space")),
         };
         let index = variable.binding.ok_or_else(|| format!("{name} has no binding"))?.binding;

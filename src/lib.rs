@@ -78,7 +78,11 @@ pub use dtype::{DType, Element, Float, bf16, f16};
 pub use error::{Backend, Error, Problem};
 pub use layout::{HasLayout, Layout, MAX_RANK};
 pub use operation::{Cost, NamedLayouts, Operation};
-pub use ops::prune_gather::{IndexSet, LayerIndexSets, ModelIndexSets};
+pub use ops::prune_gather::{
+    CompactWeight, CompactWeightArgs, GatherNorm, GatherNormArgs, IndexSet, LayerIndexSets,
+    ModelIndexSets, NormScope, ScatterAdd, ScatterAddArgs, ScatterNormGather,
+    ScatterNormGatherArgs,
+};
 pub use ops::silu_mlp::{
     GatedMlp, GatedMlpArgs, Rounding, SiluMlp, SiluMlpArgs, SiluMul, SiluMulArgs,
 };

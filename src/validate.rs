@@ -5,6 +5,7 @@ use std::fmt;
 use crate::dtype::DType;
 use crate::error::{Error, Problem};
 use crate::layout::Layout;
+use crate::ops::silu_mlp::MLP_DTYPES;
 
 /// Largest extent of one dimension: kernels index rows and columns with 32-bit signed integers.
 pub(crate) const MAX_DIMENSION: usize = i32::MAX as usize;
@@ -44,6 +45,31 @@ impl Validator {
             return Ok(());
         }
         Err(Error::argument(self.op, name, Problem::DType, "f32, f16 or bf16", dtype, ""))
+    }
+
+    /// That no more features are selected than there are.
+    pub(crate) fn subset(
+        &self,
+        name: &'static str,
+        selected: usize,
+        features: usize,
+    ) -> Result<(), Error> {
+        if selected <= features {
+            return Ok(());
+        }
+        let expected = format!("at most {features} indices");
+        let got = format!("{selected}");
+        Err(self.error(name, Problem::Value, expected, got, "indices are strictly ascending"))
+    }
+
+    /// A type of weights that goes with this type of activations.
+    pub(crate) fn weight_dtype(&self, activation: DType, weight: DType) -> Result<(), Error> {
+        if MLP_DTYPES.contains(&(activation, weight)) {
+            return Ok(());
+        }
+        let expected = format!("{activation} (or any with f32 activations)");
+        let remedy = "convert the activations to f32 or the weights to the activations' type";
+        Err(self.error("weight_dtype", Problem::DType, expected, weight, remedy))
     }
 
     /// A tensor of exactly this type and shape with unit inner stride and rows that do not overlap.

@@ -69,6 +69,14 @@ fn narrow(value: f32, dtype: u32) -> u32 {
     return f16_bits(value);
 }
 
+// A value as it is stored, in the low half where that is a half.
+fn bits_of(value: f32, dtype: u32) -> u32 {
+    if (dtype == F32) {
+        return bitcast<u32>(value);
+    }
+    return narrow(value, dtype);
+}
+
 fn narrow_pair(low: f32, high: f32, dtype: u32) -> u32 {
     return narrow(low, dtype) | (narrow(high, dtype) << 16u);
 }

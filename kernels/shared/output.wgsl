@@ -11,19 +11,24 @@ fn $tensor_is_pair(at: u32, count: u32) -> bool {
     return $dtype != F32 && (at & 1u) == 0u && count > 1u;
 }
 
-// Writes element `at`, and the next one if they are a pair.
-fn $tensor_store(at: u32, value: f32, next: f32, pair: bool) {
+// Writes the bits of element `at`, and those of the next one if they are a pair.
+fn $tensor_store_bits(at: u32, value: u32, next: u32, pair: bool) {
     if ($dtype == F32) {
-        atomicStore(&$tensor[at], bitcast<u32>(value));
+        atomicStore(&$tensor[at], value);
         return;
     }
     let word = at >> 1u;
     let shift = (at & 1u) * 16u;
-    let bits = narrow(value, $dtype) << shift;
+    let bits = value << shift;
     if (pair) {
-        atomicStore(&$tensor[word], bits | (narrow(next, $dtype) << 16u));
+        atomicStore(&$tensor[word], bits | (next << 16u));
     } else {
         atomicAnd(&$tensor[word], 0xffff0000u >> shift);
         atomicOr(&$tensor[word], bits);
     }
+}
+
+// Writes element `at`, and the next one if they are a pair.
+fn $tensor_store(at: u32, value: f32, next: f32, pair: bool) {
+    $tensor_store_bits(at, bits_of(value, $dtype), bits_of(next, $dtype), pair);
 }

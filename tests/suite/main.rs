@@ -9,10 +9,13 @@ mod cuda_images;
 #[cfg(feature = "cuda")]
 mod cuda_kernels;
 #[cfg(feature = "cuda")]
+mod cuda_movement;
+#[cfg(feature = "cuda")]
 mod cuda_nvrtc;
 #[cfg(feature = "cuda")]
 mod cuda_support;
 mod goldens;
+mod movement;
 mod properties;
 mod readme;
 mod support;

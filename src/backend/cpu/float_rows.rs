@@ -2,6 +2,9 @@
 #![allow(unsafe_code, reason = "vectors are loaded and stored through pointers")]
 
 use std::marker::PhantomData;
+use std::ops::Range;
+
+use bytemuck::Pod;
 
 use super::instructions::Vectors;
 use crate::dtype::DType;
@@ -37,6 +40,18 @@ impl<'a> FloatRows<'a> {
         let elements = &self.bytes[start..start + count * self.dtype.size()];
         // SAFETY: the slice holds `count` elements.
         unsafe { v.load_part(self.dtype, elements.as_ptr(), count) }
+    }
+
+    /// Type of the elements.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// A row as the unsigned integers of its elements' size, which `E` must be.
+    #[inline(always)]
+    pub fn bits<E: Pod>(&self, row: usize) -> &'a [E] {
+        let size = self.dtype.size();
+        bytemuck::cast_slice(&self.bytes[row * self.stride * size..][..self.columns * size])
     }
 
     /// One element.
@@ -101,6 +116,39 @@ impl<'a> FloatRowsMut<'a> {
             let to = self.start.add((row * self.stride + column) * self.dtype.size());
             v.store_part(self.dtype, vector, to, count);
         }
+    }
+
+    /// A row as unsigned integers of its elements' size, which `E` must be.
+    ///
+    /// # Safety
+    /// While the slice lives, nobody else uses these columns of the row.
+    #[allow(clippy::mut_from_ref, reason = "exclusive by the caller's promise")]
+    #[inline(always)]
+    pub unsafe fn bits<E: Pod>(&self, row: usize, columns: Range<usize>) -> &'a mut [E] {
+        assert!(row < self.rows && columns.end <= self.columns, "outside the tensor");
+        assert!(columns.start <= columns.end && size_of::<E>() == self.dtype.size(), "as promised");
+        // SAFETY: inside the row by the assertions, aligned as the tensor's elements are; exclusive by the
+        // caller's promise.
+        unsafe {
+            let start = self.start.cast::<E>().add(row * self.stride + columns.start);
+            std::slice::from_raw_parts_mut(start, columns.len())
+        }
+    }
+
+    /// One row, to be read again.
+    ///
+    /// # Safety
+    /// While the view lives, nobody writes the row.
+    #[inline(always)]
+    pub unsafe fn row(&self, row: usize) -> FloatRows<'a> {
+        assert!(row < self.rows, "outside the tensor");
+        let size = self.dtype.size();
+        // SAFETY: inside the tensor by the assertion; not written by the caller's promise.
+        let bytes = unsafe {
+            let start = self.start.add(row * self.stride * size);
+            std::slice::from_raw_parts(start, self.columns * size)
+        };
+        FloatRows { bytes, dtype: self.dtype, stride: self.columns, columns: self.columns }
     }
 }
 

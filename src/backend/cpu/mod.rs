@@ -15,8 +15,10 @@ mod denormals;
 pub(crate) mod float_rows;
 pub(crate) mod instructions;
 pub(crate) mod parallel;
+pub(crate) mod pieces;
 pub(crate) mod product;
 pub(crate) mod products;
+pub(crate) mod rms_norm;
 pub(crate) mod silu;
 mod workspace;
 

@@ -69,6 +69,17 @@ impl<'a> Operand<'a> {
         u32::try_from(self.tensor.layout.row_stride()).unwrap_or(u32::MAX)
     }
 
+    /// Words of 4 bytes that a row touches, at most: a row of halves that starts in the middle of a word touches
+    /// one more than its length says. Fits, as the stride does.
+    pub fn words_per_row(&self) -> u32 {
+        let columns = self.tensor.layout.columns();
+        let words = match self.tensor.layout.dtype().size() {
+            4 => columns,
+            _ => columns / 2 + 1,
+        };
+        u32::try_from(words).unwrap_or(u32::MAX)
+    }
+
     /// Whether every row is whole 16-byte words from a 16-byte boundary on.
     pub fn is_vectorisable(&self) -> bool {
         let layout = self.tensor.layout;
@@ -103,6 +114,12 @@ impl<'a> Operand<'a> {
         let begin = self.tensor.offset + first as u64 * stride * size;
         let elements = (count as u64 - 1) * stride + layout.columns() as u64;
         self.bound(begin, elements * size)
+    }
+
+    /// Elements `first..first + count` of a vector.
+    pub fn elements(&self, first: usize, count: usize) -> Result<Bound<'a>, Error> {
+        let size = self.tensor.layout.dtype().size() as u64;
+        self.bound(self.tensor.offset + first as u64 * size, count as u64 * size)
     }
 
     /// All of it.

@@ -248,6 +248,11 @@ pub(crate) fn index_values(tensor: TensorRef<'_>) -> &[u32] {
     tensor.as_slice().unwrap_or_else(|| unreachable!("validated as u32"))
 }
 
+/// The values of a rank tensor, a vector.
+pub(crate) fn rank_values(tensor: TensorRef<'_>) -> &[i32] {
+    tensor.as_slice().unwrap_or_else(|| unreachable!("validated as i32"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

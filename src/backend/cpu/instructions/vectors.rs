@@ -151,6 +151,14 @@ pub(crate) trait Vectors: Copy + fmt::Debug + Send + Sync + 'static {
         unsafe { self.load_part(T::DTYPE, from.as_ptr().cast(), from.len()) }
     }
 
+    /// A vector of the floating-point type `dtype` from its elements' bits.
+    #[inline(always)]
+    fn load_bits<E: bytemuck::Pod>(self, dtype: DType, from: &[E; MAX_LANES]) -> Self::Vector {
+        assert_eq!(size_of::<E>(), dtype.size(), "bits of this type");
+        // SAFETY: `MAX_LANES` elements of the type's size.
+        unsafe { self.load_any(dtype, from.as_ptr().cast()) }
+    }
+
     /// Fills the start of a slice, at most a vector long.
     #[inline(always)]
     fn store_slice<T: Float>(self, vector: Self::Vector, to: &mut [T]) {

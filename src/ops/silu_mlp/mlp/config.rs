@@ -5,7 +5,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Problem};
 use crate::layout::Layout;
 use crate::operation::{Cost, NamedLayouts};
-use crate::ops::silu_mlp::{MLP_DTYPES, Rounding};
+use crate::ops::silu_mlp::Rounding;
 use crate::parameters::{ParameterInfo, Parameters};
 use crate::validate::Validator;
 
@@ -118,16 +118,7 @@ impl MlpConfig {
     }
 
     pub fn with_weight_dtype(mut self, dtype: DType) -> Result<MlpConfig, Error> {
-        if !MLP_DTYPES.contains(&(self.activation_dtype, dtype)) {
-            return Err(Error::argument(
-                self.op,
-                "weight_dtype",
-                Problem::DType,
-                format_args!("{} (or any with f32 activations)", self.activation_dtype),
-                dtype,
-                "convert the activations to f32 or the weights to the activations' type",
-            ));
-        }
+        Validator::new(self.op).weight_dtype(self.activation_dtype, dtype)?;
         self.weight_dtype = dtype;
         Ok(self)
     }

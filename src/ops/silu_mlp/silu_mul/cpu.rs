@@ -1,21 +1,17 @@
 //! `silu_mul` on the CPU.
 #![allow(unsafe_code, reason = "threads write disjoint parts of the output")]
 
-use std::ops::Range;
-
 use super::{SiluMul, SiluMulArgs};
 use crate::backend::cpu::Cpu;
 use crate::backend::cpu::float_rows::{FloatRows, FloatRowsMut};
 use crate::backend::cpu::instructions::{Leaf, VectorJob, Vectors};
-use crate::backend::cpu::parallel::{chunk, for_each_chunk};
+use crate::backend::cpu::parallel::for_each_chunk;
+use crate::backend::cpu::pieces::Pieces;
 use crate::backend::cpu::silu::silu_mul;
 use crate::error::Error;
 use crate::layout::HasLayout;
 use crate::operation::Operation as _;
 use crate::tensor::{TensorMut, TensorRef};
-
-/// Elements that keep a thread busy for several times as long as it takes to wake it (about 5 µs).
-const CHUNK_ELEMENTS: usize = 1 << 15;
 
 impl Cpu {
     /// [`SiluMul`] on the CPU: `silu(gate) * up`.
@@ -45,38 +41,6 @@ impl Cpu {
             dispatch()
         }
         Ok(())
-    }
-}
-
-/// A matrix cut into pieces of about [`CHUNK_ELEMENTS`]: of several whole rows, or of one row.
-#[derive(Clone, Copy, Debug)]
-struct Pieces {
-    rows: usize,
-    columns: usize,
-    piece_rows: usize,
-    piece_columns: usize,
-}
-
-impl Pieces {
-    fn new(rows: usize, columns: usize) -> Pieces {
-        let piece_rows = (CHUNK_ELEMENTS / columns.max(1)).max(1);
-        Pieces { rows, columns, piece_rows, piece_columns: CHUNK_ELEMENTS }
-    }
-
-    fn across(&self) -> usize {
-        self.columns.div_ceil(self.piece_columns)
-    }
-
-    fn count(&self) -> usize {
-        self.rows.div_ceil(self.piece_rows) * self.across()
-    }
-
-    /// Rows and columns of a piece.
-    fn piece(&self, index: usize) -> (Range<usize>, Range<usize>) {
-        (
-            chunk(self.rows, self.piece_rows, index / self.across()),
-            chunk(self.columns, self.piece_columns, index % self.across()),
-        )
     }
 }
 
@@ -116,23 +80,6 @@ impl<V: Vectors> Leaf for Piece<'_, V> {
                 // SAFETY: this piece is nobody else's.
                 unsafe { out.store(v, product, row, column, columns.end - column) };
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pieces_cover_the_matrix_once() {
-        for (rows, columns) in [(0, 3), (3, 0), (1, 1), (5, 40_000), (70_000, 1), (300, 333)] {
-            let pieces = Pieces::new(rows, columns);
-            let covered: usize = (0..pieces.count())
-                .map(|index| pieces.piece(index))
-                .map(|(rows, columns)| rows.len() * columns.len())
-                .sum();
-            assert_eq!(covered, rows * columns, "{pieces:?}");
         }
     }
 }

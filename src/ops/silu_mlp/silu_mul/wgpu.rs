@@ -5,7 +5,6 @@ use crate::backend::wgpu::registry::silu_mul::{Bindings, Constants, Parameters, 
 use crate::backend::wgpu::{
     Operand, Plan, PlanBuilder, Wgpu, WgpuTensor, check_disjoint, dtype_code,
 };
-use crate::dtype::DType;
 use crate::error::Error;
 use crate::layout::HasLayout as _;
 use crate::operation::Operation as _;
@@ -39,7 +38,8 @@ impl Wgpu {
             input: dtype_code(op.dtype),
             out: dtype_code(out.layout().dtype()),
         };
-        let units = units(op.columns, out.layout().dtype(), vector);
+        // An invocation owns eight elements, or a word of the output.
+        let units = if vector { op.columns as u32 / 8 } else { out.words_per_row() };
         let chunk =
             gate.rows_per_binding()?.min(up.rows_per_binding()?).min(out.rows_per_binding()?);
         for first in (0..rows).step_by(chunk) {
@@ -73,15 +73,4 @@ impl Wgpu {
         }
         plan.finish()
     }
-}
-
-/// Invocations a row: one for eight elements, or one for each word of the output that a row may touch.
-fn units(columns: usize, out: DType, vector: bool) -> u32 {
-    let units = match (vector, out) {
-        (true, _) => columns / 8,
-        (false, DType::F32) => columns,
-        // A row that starts in the middle of a word touches one more than its length says.
-        (false, _) => columns / 2 + 1,
-    };
-    units as u32
 }

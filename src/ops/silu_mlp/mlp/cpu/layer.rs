@@ -3,8 +3,9 @@
 #![allow(unsafe_code, reason = "threads write disjoint parts of the output")]
 
 use crate::backend::cpu::float_rows::{FloatRows, FloatRowsMut};
-use crate::backend::cpu::instructions::{MAX_LANES, Vectors};
+use crate::backend::cpu::instructions::Vectors;
 use crate::backend::cpu::product::Matrix;
+use crate::backend::cpu::rms_norm::{Scale, Squares};
 use crate::backend::cpu::silu::silu_mul;
 use crate::dtype::DType;
 use crate::ops::silu_mlp::Rounding;
@@ -28,38 +29,14 @@ pub(super) struct Input<'a> {
     pub dtype: DType,
 }
 
-/// `1 / rms(x)` of a row in two factors, so that neither is denormal however large the row.
-#[derive(Clone, Copy)]
-pub(super) struct Scale(f32, f32);
-
-impl Scale {
-    pub const ONE: Scale = Scale(1.0, 1.0);
-
-    fn new(scale: f64) -> Scale {
-        const SHIFT: f64 = (1u64 << 40) as f64;
-        if scale < 1e-30 {
-            Scale((1.0 / SHIFT) as f32, (scale * SHIFT) as f32)
-        } else {
-            Scale(1.0, scale as f32)
-        }
-    }
-}
-
 impl Input<'_> {
     /// The norm's scale of one row of `columns` elements; summed in f64, so that no square overflows.
     #[inline(always)]
     pub fn scale<V: Vectors>(&self, v: V, row: usize, columns: usize) -> Scale {
         let Some((eps, _)) = self.norm else { return Scale::ONE };
-        let mut sums = [0f64; MAX_LANES];
-        let mut lanes = [0f32; MAX_LANES];
-        for column in (0..columns).step_by(V::LANES) {
-            v.store_slice(self.x.load(v, row, column), &mut lanes[..V::LANES]);
-            for (sum, lane) in sums[..V::LANES].iter_mut().zip(lanes) {
-                *sum += f64::from(lane) * f64::from(lane);
-            }
-        }
-        let mean_square = sums.iter().sum::<f64>() / columns as f64;
-        Scale::new(1.0 / (mean_square + f64::from(eps.0)).sqrt())
+        let mut squares = Squares::new();
+        squares.add_row(v, &self.x, row, columns);
+        Scale::new(squares.sum() / columns as f64, eps.0)
     }
 
     /// A vector of `n`, rounded to the activation type; zeros behind the last column.
@@ -67,8 +44,7 @@ impl Input<'_> {
     pub fn load<V: Vectors>(&self, v: V, row: usize, column: usize, scale: Scale) -> V::Vector {
         let x = self.x.load(v, row, column);
         let Some((_, weight)) = self.norm else { return x };
-        let normal = v.mul(v.mul(x, v.splat(scale.0)), v.splat(scale.1));
-        v.round_to(self.dtype, v.mul(normal, weight.load(v, 0, column)))
+        v.round_to(self.dtype, v.mul(scale.apply(v, x), weight.load(v, 0, column)))
     }
 }
 

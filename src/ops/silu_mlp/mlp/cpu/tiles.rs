@@ -3,13 +3,14 @@
 
 use std::ops::Range;
 
-use super::layer::{Layer, Scale};
+use super::layer::Layer;
 use super::strategy::Strategy;
 use crate::backend::cpu::Workspace;
 use crate::backend::cpu::instructions::{Leaf, MAX_LANES, Vectors};
 use crate::backend::cpu::parallel::{Shared, chunk, for_each_chunk};
 use crate::backend::cpu::product::tiles::{Multiply, Packing, ROW_UNIT, Scratch};
 use crate::backend::cpu::products::Products;
+use crate::backend::cpu::rms_norm::Scale;
 use crate::dtype::Float;
 
 /// Rows that are taken through both products before the next: bounds the workspace, and keeps their

@@ -1,17 +1,19 @@
-//! Cases of the structural pruning gathers.
+//! Cases of the structural pruning gathers, one file a group of operations.
+
+mod movement;
 
 use crate::conformance::{Case, Tolerance};
 use crate::operation::NamedLayouts;
 
 pub(super) fn cases() -> Vec<Case> {
-    Vec::new()
+    movement::cases()
 }
 
 /// The tolerance of any inputs, or `None` for operations of other families.
 pub(super) fn tolerance(
-    _op: &str,
-    _inputs: &NamedLayouts,
-    _outputs: &NamedLayouts,
+    op: &str,
+    inputs: &NamedLayouts,
+    outputs: &NamedLayouts,
 ) -> Option<Tolerance> {
-    None
+    movement::tolerance(op, inputs, outputs)
 }
