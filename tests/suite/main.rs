@@ -22,4 +22,6 @@ mod support;
 #[cfg(feature = "cli")]
 mod tool;
 #[cfg(feature = "wgpu")]
+mod wgpu_movement;
+#[cfg(feature = "wgpu")]
 mod wgpu_plans;

@@ -268,6 +268,12 @@ fn every_variant_is_right() {
         "gated_mlp bf16 rows=5 hidden=96 ffn=40 biases norm residual round_gate_up",
         "silu_mlp f32/f16 rows=20 hidden=64 ffn=80 gap=1 biases norm residual",
         "gated_mlp f16 rows=8 hidden=256 ffn=130",
+        "gather_norm f32/bf16 rows=3 features=261 selected=130 norm=selected gap=1",
+        "gather_norm bf16 rows=33 features=96 selected=31",
+        "scatter_add f16 rows=5 features=130 written=67 rank gap=1",
+        "scatter_norm_gather bf16 rows=3 features=261 written=130 read=99 norm=full gap=1",
+        "scatter_norm_gather f32 rows=2 features=24000 written=9000 read=7001 norm=full rank",
+        "compact_weight f16 weight=20x300 rows=20 columns=300 pad=64 gap=1",
     ]);
     type Change = fn(&mut WgpuDispatch);
     let set: [(&str, Change); 6] = [

@@ -154,8 +154,9 @@ fn module(device: &wgpu::Device, shader: &Shader, bounds_checks: bool) -> wgpu::
         return device.create_shader_module(descriptor);
     }
     // SAFETY: the shaders are the crate's own. Each index stays below extents that validation compared with
-    // the layouts and that `Operand` compared with the buffers; loops count up to such extents; divisors
-    // are constants or counts that are at least one.
+    // the layouts and that `Operand` compared with the buffers; one that was read from a tensor is compared by
+    // the shader itself. Loops count up to such extents; divisors are constants or counts that are at least
+    // one.
     unsafe {
         device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
     }
