@@ -3,7 +3,7 @@
 
 use std::marker::PhantomData;
 
-use super::instructions::Vectors;
+use super::instructions::{MAX_LANES, Vectors};
 use crate::dtype::DType;
 use crate::layout::HasLayout;
 use crate::tensor::{TensorMut, TensorRef, with_float};
@@ -37,6 +37,22 @@ impl<'a> FloatRows<'a> {
         let elements = &self.bytes[start..start + count * self.dtype.size()];
         // SAFETY: the slice holds `count` elements.
         unsafe { v.load_part(self.dtype, elements.as_ptr(), count) }
+    }
+
+    /// The elements at the first of these columns, at most a vector; zeros behind the last.
+    #[inline(always)]
+    pub fn gather<V: Vectors>(&self, v: V, row: usize, columns: &[u32]) -> V::Vector {
+        let start = row * self.stride * self.dtype.size();
+        let elements = &self.bytes[start..start + self.columns * self.dtype.size()];
+        let mut lanes = [0f32; MAX_LANES];
+        with_float!(self.dtype, T => {
+            for (lane, &column) in lanes[..V::LANES].iter_mut().zip(columns) {
+                let at = column as usize * size_of::<T>();
+                let element: T = bytemuck::pod_read_unaligned(&elements[at..at + size_of::<T>()]);
+                *lane = crate::dtype::Float::to_f32(element);
+            }
+        });
+        v.load_slice(&lanes[..V::LANES])
     }
 
     /// One element.
@@ -100,6 +116,33 @@ impl<'a> FloatRowsMut<'a> {
         unsafe {
             let to = self.start.add((row * self.stride + column) * self.dtype.size());
             v.store_part(self.dtype, vector, to, count);
+        }
+    }
+
+    /// Elements of a row.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Rounds to the tensor's type and stores as many lanes as there are columns, each to its own; at most a
+    /// vector.
+    ///
+    /// # Safety
+    /// Nobody else uses these elements at the same time.
+    #[inline(always)]
+    pub unsafe fn scatter<V: Vectors>(&self, v: V, vector: V::Vector, row: usize, columns: &[u32]) {
+        assert!(row < self.rows, "outside the tensor");
+        let size = self.dtype.size();
+        let mut lanes = [0u8; MAX_LANES * size_of::<f32>()];
+        // SAFETY: the buffer holds `MAX_LANES` elements of any floating-point type.
+        unsafe { v.store_any(self.dtype, vector, lanes.as_mut_ptr()) };
+        for (lane, &column) in lanes[..V::LANES * size].chunks_exact(size).zip(columns) {
+            assert!((column as usize) < self.columns, "outside the tensor");
+            // SAFETY: an element of the row by the assertions; exclusive by the caller's promise.
+            unsafe {
+                let to = self.start.add((row * self.stride + column as usize) * size);
+                std::ptr::copy_nonoverlapping(lane.as_ptr(), to, size);
+            }
         }
     }
 }

@@ -17,6 +17,7 @@ pub(crate) mod instructions;
 pub(crate) mod parallel;
 pub(crate) mod product;
 pub(crate) mod products;
+pub(crate) mod rms_norm;
 pub(crate) mod silu;
 mod workspace;
 

@@ -1,17 +1,19 @@
 //! Cases of the structural pruning gathers.
 
+mod blocks;
+
 use crate::conformance::{Case, Tolerance};
 use crate::operation::NamedLayouts;
 
 pub(super) fn cases() -> Vec<Case> {
-    Vec::new()
+    blocks::cases()
 }
 
 /// The tolerance of any inputs, or `None` for operations of other families.
 pub(super) fn tolerance(
-    _op: &str,
-    _inputs: &NamedLayouts,
-    _outputs: &NamedLayouts,
+    op: &str,
+    inputs: &NamedLayouts,
+    outputs: &NamedLayouts,
 ) -> Option<Tolerance> {
-    None
+    blocks::tolerance(op, inputs, outputs)
 }
