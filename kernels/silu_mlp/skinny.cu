@@ -7,7 +7,7 @@
 // mid_mask[f]^2, the last sum times out_mask[j].
 //
 // n  [M, I], h  [M, F], residual  [M, D], Wg, Wu  [F, I], Wd  [O, F]  all f16 or all bf16      out  f32, f16 or bf16
-// indices  [O]  u32, masks  f32: optional. Rows and pointers 16-byte aligned, I (first half) or F (second) a multiple of 8.
+// indices  [O]  u32, masks  f32: optional. Rows and pointers 16-byte aligned.
 //
 // grid  (ceil(M / T), ceil(N / 8R) gated or ceil(N / 16R) others)   block 128 = 4 warps; N = F or O, the weights' rows;
 //       T = 8, 16, 32, 64 tokens and R tiles of 16 weight rows a block
@@ -92,11 +92,12 @@ template <class T, class Shape, bool GATED> struct SkinnyLoader {
                                          int first_row, const T* stage) const {
         const int chunk = int(threadIdx.x) % Shape::CHUNKS;
         const int column = step * Shape::DEPTH + chunk * 8;
+        const int bytes = 2 * max(0, min(8, depth - column));
 #pragma unroll
         for (int pass = 0; pass < PASSES; ++pass) {
             const int r = first_row + int(threadIdx.x) / Shape::CHUNKS + pass * Shape::ROWS_PER_PASS;
             const T* destination = stage + r * Shape::DEPTH + (chunk ^ (r % 8)) * 8;
-            cp_async16(smem_address(destination), source[pass] + column, exists[pass] && column < depth);
+            cp_async16(smem_address(destination), source[pass] + column, exists[pass] ? bytes : 0);
         }
     }
     __device__ __forceinline__ void copy_weights(int step, const T* ring) const {

@@ -8,7 +8,7 @@
 // mid_mask[f]^2, the last sum times out_mask[j].
 //
 // n  [M, I], h  [M, F], residual  [M, D], Wg, Wu  [F, I], Wd  [O, F]  all f16 or all bf16      out  f32, f16 or bf16
-// indices  [O]  u32, masks  f32: optional. Rows and pointers 16-byte aligned, I (first half) or F (second) a multiple of 8.
+// indices  [O]  u32, masks  f32: optional. Rows and pointers 16-byte aligned.
 //
 // grid  (ceil(M / 128), ceil(N / 64) gated or ceil(N / 128) others, splits)   block 128 = 4 warps; N = F or O
 //       reduce: (ceil(O / 256), min(M, 65535)), block 256
@@ -63,13 +63,13 @@ template <class T> struct TileOperand {
     template <int ROWS>
     __device__ __forceinline__ void copy(int start, int depth, const T* stage, int first_row) const {
         const int chunk = int(threadIdx.x) % TILE_CHUNKS;
-        const bool column_exists = start + chunk * 8 < depth;
+        const int bytes = 2 * max(0, min(8, depth - start - chunk * 8));
 #pragma unroll
         for (int pass = 0; pass < ROWS / TILE_ROWS_PER_PASS; ++pass) {
             const int row = first_row + int(threadIdx.x) / TILE_CHUNKS + pass * TILE_ROWS_PER_PASS;
             cp_async16(smem_address(stage + tile_offset(row, chunk)),
                        thread_source + pass * TILE_ROWS_PER_PASS * row_stride + start,
-                       column_exists && pass * TILE_ROWS_PER_PASS < thread_rows);
+                       pass * TILE_ROWS_PER_PASS < thread_rows ? bytes : 0);
         }
     }
 };

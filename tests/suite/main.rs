@@ -14,6 +14,9 @@ mod cuda_nvrtc;
 mod cuda_support;
 mod goldens;
 mod properties;
+mod pruned_blocks;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+mod pruned_indices;
 mod readme;
 mod support;
 #[cfg(feature = "cli")]

@@ -438,8 +438,8 @@ impl MlpConfig {
     /// Room for `h` and the prepared activations in f32, and for the partial sums of split products.
     pub fn workspace_bytes(&self, rows: usize) -> usize {
         let part = |elements: usize| (elements * size_of::<f32>()).next_multiple_of(256);
-        let h = part(rows * self.ffn);
-        let prepared = if self.prepares() { part(rows * self.inputs) } else { 0 };
+        let h = part(rows * scratch_stride(self.ffn));
+        let prepared = if self.prepares() { part(rows * scratch_stride(self.inputs)) } else { 0 };
         let splits = self.down_splits(rows);
         let partial_sums = if splits > 1 { part(splits * rows * self.outputs) } else { 0 };
         h + prepared + partial_sums
@@ -459,6 +459,12 @@ const READ: &str = "one index for each column of the weights that read it";
 const WRITTEN: &str = "one index for each row of the weights that write it";
 const SCATTERED: &str = "what out_indices write is added to it";
 const MASK: &str = "one f32 value a feature, or a neuron";
+
+/// Elements between rows of this many columns in the workspace, where a backend wants every row to start on a
+/// multiple of 16 bytes.
+pub(crate) const fn scratch_stride(columns: usize) -> usize {
+    columns.next_multiple_of(8)
+}
 
 pub(crate) fn input(
     op: &'static str,

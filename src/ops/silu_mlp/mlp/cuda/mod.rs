@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use cudarc::driver::CudaStream;
 
-use self::plan::{Alignment, MlpPlan, is_dense_vectorisable};
-use super::config::{First, MlpConfig, MlpTensors};
+use self::plan::{Alignment, MlpPlan};
+use super::config::{First, MlpConfig, MlpTensors, scratch_stride};
 use crate::backend::cuda::binder::{Binder, Pointer};
 use crate::backend::cuda::launch::{CudaPlan, Launch};
 use crate::backend::cuda::parameters::{KernelParameters, ReadPointer, WritePointer};
@@ -150,10 +150,7 @@ impl Call<'_> {
 
     fn prepare_params(&self) -> PrepareParams {
         let pointers = &self.pointers;
-        let n_is_vectorisable = is_dense_vectorisable(self.op, self.rows, self.op.inputs);
-        let vectorised = pointers.x.is_vectorisable()
-            && pointers.norm_weight.is_vectorisable()
-            && n_is_vectorisable;
+        let vectorised = pointers.x.is_vectorisable() && pointers.norm_weight.is_vectorisable();
         PrepareParams {
             x: read(&pointers.x),
             norm_weight: read(&pointers.norm_weight),
@@ -161,7 +158,7 @@ impl Call<'_> {
             in_mask: read(&pointers.in_mask),
             n: WritePointer(self.scratch(self.plan.scratch.n)),
             x_row_stride: pointers.x.row_stride(),
-            n_row_stride: self.op.inputs as i64,
+            n_row_stride: scratch_stride(self.op.inputs) as i64,
             rows: int(self.rows),
             hidden: int(self.op.hidden),
             inputs: int(self.op.inputs),
@@ -200,7 +197,7 @@ impl Call<'_> {
             x_row_stride,
             gate_row_stride: gate.row_stride(),
             up_row_stride: if self.op.is_gated() { pointers.up_weight.row_stride() } else { 0 },
-            h_row_stride: self.op.ffn as i64,
+            h_row_stride: scratch_stride(self.op.ffn) as i64,
             rows: int(self.rows),
             hidden: int(self.op.hidden),
             inputs: int(self.op.inputs),
@@ -218,7 +215,7 @@ impl Call<'_> {
         let (op, pointers, scratch) = (self.op, &self.pointers, &self.plan.scratch);
         let (h, h_row_stride) = match op.first {
             First::Absent => self.prepared(),
-            _ => (ReadPointer(self.scratch(scratch.h)), op.ffn as i64),
+            _ => (ReadPointer(self.scratch(scratch.h)), scratch_stride(op.ffn) as i64),
         };
         let (mut residual, mut out_indices) = (&pointers.residual, &pointers.out_indices);
         if op.scatters {
@@ -253,7 +250,10 @@ impl Call<'_> {
     /// What the first product reads: `n` in the workspace, or `x`.
     fn prepared(&self) -> (ReadPointer, i64) {
         match self.plan.prepare {
-            Some(_) => (ReadPointer(self.scratch(self.plan.scratch.n)), self.op.inputs as i64),
+            Some(_) => (
+                ReadPointer(self.scratch(self.plan.scratch.n)),
+                scratch_stride(self.op.inputs) as i64,
+            ),
             None => (read(&self.pointers.x), self.pointers.x.row_stride()),
         }
     }

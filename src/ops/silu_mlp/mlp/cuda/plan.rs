@@ -7,7 +7,7 @@ use crate::backend::cuda::binder::is_vectorisable;
 use crate::backend::cuda::launch::{CudaPlan, Launch};
 use crate::error::{Backend, Error};
 use crate::layout::Layout;
-use crate::ops::silu_mlp::mlp::config::{First, MlpConfig, MlpTensors};
+use crate::ops::silu_mlp::mlp::config::{First, MlpConfig, MlpTensors, scratch_stride};
 
 /// Which tensors start all their rows on multiples of 16 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,10 +78,8 @@ impl MlpPlan {
         let has_first = op.first != First::Absent;
         // Where something comes before the product, kernels other than the GEMV of the first half read `n` from
         // the workspace instead of `x`.
-        let n_vectorised =
-            if op.prepares() { is_dense_vectorisable(op, rows, op.inputs) } else { alignment.x };
-        let h_vectorised =
-            if has_first { is_dense_vectorisable(op, rows, op.ffn) } else { n_vectorised };
+        let n_vectorised = op.prepares() || alignment.x;
+        let h_vectorised = has_first || n_vectorised;
         let half = |depth, vectorised| Half {
             rows,
             depth,
@@ -135,17 +133,11 @@ impl Scratch {
         const ALIGNMENT: usize = 256;
         let part = |elements: usize, size: usize| (elements * size).next_multiple_of(ALIGNMENT);
         let size = op.activation_dtype.size();
-        let n = part(rows * op.neurons(), size);
-        let partials = n + if prepares { part(rows * op.inputs, size) } else { 0 };
+        let n = part(rows * scratch_stride(op.neurons()), size);
+        let partials = n + if prepares { part(rows * scratch_stride(op.inputs), size) } else { 0 };
         let partial_sums = if splits > 1 { splits * rows * op.outputs } else { 0 };
         Scratch { h: 0, n, partials, bytes: partials + part(partial_sums, size_of::<f32>()) }
     }
-}
-
-/// Whether every row of a dense matrix of activations in the workspace starts on a multiple of 16 bytes.
-pub(super) fn is_dense_vectorisable(op: &MlpConfig, rows: usize, columns: usize) -> bool {
-    Layout::contiguous(op.activation_dtype, &[rows, columns])
-        .is_ok_and(|layout| is_vectorisable(0, &layout))
 }
 
 #[cfg(test)]
