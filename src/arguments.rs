@@ -301,8 +301,10 @@ mod tests {
         let layout = |shape: &[usize]| Layout::contiguous(DType::F32, shape).unwrap();
         let kinds = Kinds::new(layout(&[1]), layout(&[2]));
         assert!(kinds.ids.is_none() && kinds.mask.is_none());
-        let layouts = kinds.ids(layout(&[3])).mask(layout(&[4])).layouts();
+        let kinds = kinds.ids(layout(&[3])).mask(layout(&[4]));
+        let (layouts, inputs) = (kinds.layouts(), kinds.inputs());
         assert_eq!((layouts.ids, layouts.mask), (Some(layout(&[3])), Some(layout(&[4]))));
+        assert_eq!((inputs.ids, inputs.mask), (layouts.ids, layouts.mask));
     }
 
     #[test]

@@ -80,8 +80,9 @@ pub use layout::{HasLayout, Layout, MAX_RANK};
 pub use operation::{Cost, NamedLayouts, Operation};
 pub use ops::prune_gather::{
     CompactWeight, CompactWeightArgs, GatherNorm, GatherNormArgs, IndexSet, LayerIndexSets,
-    ModelIndexSets, NormScope, ScatterAdd, ScatterAddArgs, ScatterNormGather,
-    ScatterNormGatherArgs,
+    MaskedGatedMlp, MaskedGatedMlpArgs, ModelIndexSets, NormScope, PrunedGatedMlp,
+    PrunedGatedMlpArgs, PrunedLinear, PrunedLinearArgs, ScatterAdd, ScatterAddArgs,
+    ScatterNormGather, ScatterNormGatherArgs,
 };
 pub use ops::silu_mlp::{
     GatedMlp, GatedMlpArgs, Rounding, SiluMlp, SiluMlpArgs, SiluMul, SiluMulArgs,

@@ -5,7 +5,10 @@ use crate::device::{Device, Loaded, NamedTensors};
 use crate::error::{Error, Problem};
 use crate::layout::{HasLayout, Layout};
 use crate::operation::{Cost, NamedLayouts, Operation};
-use crate::ops::prune_gather::{CompactWeight, GatherNorm, ScatterAdd, ScatterNormGather};
+use crate::ops::prune_gather::{
+    CompactWeight, GatherNorm, MaskedGatedMlp, PrunedGatedMlp, PrunedLinear, ScatterAdd,
+    ScatterNormGather,
+};
 use crate::ops::silu_mlp::{GatedMlp, SiluMlp, SiluMul};
 use crate::parameters::{ParameterInfo, Parameters};
 use crate::tensor::{Tensor, TensorRef};
@@ -39,6 +42,9 @@ pub const OPERATIONS: &[OperationInfo] = &[
     info::<SiluMul>(),
     info::<GatedMlp>(),
     info::<SiluMlp>(),
+    info::<PrunedLinear>(),
+    info::<PrunedGatedMlp>(),
+    info::<MaskedGatedMlp>(),
     info::<GatherNorm>(),
     info::<ScatterAdd>(),
     info::<ScatterNormGather>(),

@@ -224,9 +224,9 @@ __device__ __forceinline__ void ldmatrix_x2_trans(uint32_t (&fragment)[2], uint3
 
 #if SILUETTE_HAS_MMA
 
-// Sixteen bytes from global to shared memory, past L1, in the background; `valid` false writes zeros and reads nothing.
-__device__ __forceinline__ void cp_async16(uint32_t destination, const void* source, bool valid = true) {
-    const int source_bytes = valid ? 16 : 0;
+// Sixteen bytes to shared memory, past L1, in the background: the first `source_bytes` of them from global memory, which
+// is not read beyond, zeros behind.
+__device__ __forceinline__ void cp_async16(uint32_t destination, const void* source, int source_bytes = 16) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(destination),
                  "l"(__cvta_generic_to_global(source)), "r"(source_bytes)
                  : "memory");

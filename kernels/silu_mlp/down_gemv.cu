@@ -1,14 +1,17 @@
-// Both MLPs, decode, second half:  out[m,j] = residual[m,j] + h[m,:] . Wd[j,:] + bd[j]
+// Every block's second half, and linear layers, decode:  out[m,d] = residual[m,d] + h[m,:] . Wd[j,:] + bd[j]
+// with d = indices[j], or j where nothing is selected; features that no j is written to are the residual. The sum is times
+// mask[j].
 //
-// h  [M, F]  activation dtype A      Wd  [H, F]  weight dtype W, nn.Linear layout
-// residual  [M, H]  A or absent      out  [M, H]  f32, f16 or bf16
+// h  [M, F]  activation dtype A      Wd  [O, F]  weight dtype W, nn.Linear layout      indices  [O]  u32 or absent
+// residual  [M, D]  A or absent      out  [M, D]  f32, f16 or bf16; D = O without indices
 //
-// grid  (ceil(M / 2), min(ceil(H / 4), 65535))   block 128 = 4 warps; a block owns 4 rows j for 2 m, its warps split F
+// grid  (ceil(M / 2), min(ceil(O / 4), 65535))   block 128 = 4 warps; a block owns 4 rows j for 2 m, its warps split F
 // shared  128 bytes, for the sum across warps
 // Eight 16-byte loads a lane are in flight: 4 KiB a warp, 16 KiB a block. A warp needs each h once for four rows of
 // weights, so h comes through L1, which keeps it from block to block, and not through shared memory.
 // A row is summed thread-strided in f32, by a fixed xor-shuffle tree, then warp 0 to 3: independent of M.
 #include "device.cuh"
+#include "finish.cuh"
 #include "numeric.cuh"
 #include "params.cuh"
 #include "reduce.cuh"
@@ -50,7 +53,7 @@ __device__ __forceinline__ void accumulate_rows(const DownParams& p, const W* co
     constexpr int UNROLL = GEMV_LOADS_IN_FLIGHT / GEMV_ROWS;
     int column = int(threadIdx.x) * CHUNK<W>;
     if (p.vectorised) {
-        for (; column + (UNROLL - 1) * STEP + CHUNK<W> <= p.ffn; column += UNROLL * STEP) {
+        for (; column + (UNROLL - 1) * STEP + CHUNK<W> <= p.depth; column += UNROLL * STEP) {
             uint4 weight[UNROLL][GEMV_ROWS];
 #pragma unroll
             for (int u = 0; u < UNROLL; ++u) {
@@ -65,11 +68,11 @@ __device__ __forceinline__ void accumulate_rows(const DownParams& p, const W* co
             }
         }
     }
-    for (; column < p.ffn; column += STEP) {
+    for (; column < p.depth; column += STEP) {
         uint4 weight[GEMV_ROWS];
 #pragma unroll
-        for (int r = 0; r < GEMV_ROWS; ++r) weight[r] = load_chunk(weights[r], column, p.ffn, p.vectorised);
-        accumulate_chunk<A, W>(weight, h, column, p.ffn, p.vectorised, sum);
+        for (int r = 0; r < GEMV_ROWS; ++r) weight[r] = load_chunk(weights[r], column, p.depth, p.vectorised);
+        accumulate_chunk<A, W>(weight, h, column, p.depth, p.vectorised, sum);
     }
 }
 
@@ -83,16 +86,15 @@ __device__ __forceinline__ void store_rows(const DownParams& p, int64_t token0, 
         const float warp_total = warp_sum(sum[i / TOKENS][i % TOKENS]);
         if (int(threadIdx.x % 32) == i) scratch[int(threadIdx.x / 32) * SUMS + i] = warp_total;
     }
+    copy_residual<A, GEMV_THREADS, GEMV_ROWS>(p, row0, token0, 1, token0 + TOKENS);
     __syncthreads();
     const int row = row0 + int(threadIdx.x) / TOKENS;
     const int64_t token = token0 + int(threadIdx.x) % TOKENS;
-    if (int(threadIdx.x) < SUMS && row < p.hidden) {
+    if (int(threadIdx.x) < SUMS && row < p.outputs) {
         float total = 0.0f;
 #pragma unroll
         for (int warp = 0; warp < GEMV_WARPS; ++warp) total += scratch[warp * SUMS + int(threadIdx.x)];
-        total += load_or_zero<W>(p.down_bias, row);
-        total += load_or_zero<A>(p.residual, token * p.residual_row_stride + row);
-        store_as(p.out, token * p.out_row_stride + row, p.out_dtype, total);
+        finish_output<A, W>(p, token, row, total);
     }
     // The next rows' sums go into the same scratch.
     __syncthreads();
@@ -107,19 +109,19 @@ __device__ __forceinline__ void down_gemv(const DownParams& p, int64_t token0, f
     }
     grid_dependency_launch_dependents();
     bool waited = false;
-    for (int row0 = int(blockIdx.y) * GEMV_ROWS; row0 < p.hidden; row0 += int(gridDim.y) * GEMV_ROWS) {
+    for (int row0 = int(blockIdx.y) * GEMV_ROWS; row0 < p.outputs; row0 += int(gridDim.y) * GEMV_ROWS) {
         // Rows past the end repeat the last one: they are read, never stored.
         const W* weights[GEMV_ROWS];
 #pragma unroll
         for (int r = 0; r < GEMV_ROWS; ++r) {
-            weights[r] = static_cast<const W*>(p.down_weight) + min(row0 + r, p.hidden - 1) * p.down_row_stride;
+            weights[r] = static_cast<const W*>(p.down_weight) + min(row0 + r, p.outputs - 1) * p.down_row_stride;
         }
         if (!waited) {
             // Weights depend on no earlier kernel: 128-byte lines travel to L2 while h is still being made.
             const int line = int(threadIdx.x) * (128 / int(sizeof(W)));
 #pragma unroll
             for (int r = 0; r < GEMV_ROWS; ++r) {
-                if (line < p.ffn) prefetch_l2(weights[r] + line);
+                if (line < p.depth) prefetch_l2(weights[r] + line);
             }
             grid_dependency_wait();
             waited = true;

@@ -1,9 +1,12 @@
-// MLP for few tokens, second half:  y[m,j] = residual[m,j] + h[m,:] . Wd[j,:] + bd[j]
+// Every block's second half, and linear layers, for few tokens:  out[m,d] = residual[m,d] + h[m,:] . Wd[j,:] + bd[j]
+// with d = indices[j], or j where nothing is selected; features that no j is written to are the residual. The sum is times
+// mask[j].
 //
-// h  [M, F]  f32, without gaps        Wd [H, F]  nn.Linear layout        bd [H]  weights' type
-// residual [M, H]  activations' type        out [M, H]  any of f32, f16, bf16
+// h  [M, F]  f32, or activations        Wd [O, F]  nn.Linear layout        bd [O]  weights' type
+// residual [M, D]  activations' type        out [M, D]  any of f32, f16, bf16        D = O without indices
+// indices [O]  u32, mask [O]  f32, or absent; an index that is out of range is written nowhere
 //
-// launch  ceil(M / TOKENS) * ceil(H / 4), token groups fastest; a workgroup owns 4 rows j and TOKENS tokens
+// launch  ceil(M / TOKENS) * ceil(O / 4), token groups fastest; a workgroup owns 4 rows j and TOKENS tokens
 // workgroup  THREADS invocations stride over F, eight elements at a time, or one where rows do not start on
 //            16-byte words
 // workgroup memory  subgroup variant: THREADS * 32 + 128 bytes; workgroup variant: THREADS * 64 + 128 bytes
@@ -15,11 +18,19 @@
 
 override THREADS: u32 = 128u;
 override TOKENS: u32 = 1u; // at most 8
+override INPUT: u32 = 0u;
 override WEIGHT: u32 = 0u;
+override SCATTER: bool = false;
+override MASKED: bool = false;
 
 struct Parameters {
-    ffn: u32,
+    depth: u32,
+    // Of this launch's part of the weight, the first of it, and of all of it.
     rows: u32,
+    first_row: u32,
+    outputs: u32,
+    // Features of out and residual.
+    width: u32,
     tokens: u32,
     token_groups: u32,
     workgroups: u32,
@@ -29,6 +40,8 @@ struct Parameters {
     down_start: u32,
     down_stride: u32,
     bias_start: u32,
+    out_indices_start: u32,
+    out_mask_start: u32,
     residual_start: u32,
     residual_stride: u32,
     out_start: u32,
@@ -44,11 +57,13 @@ struct Parameters {
 #import shared/numeric.wgsl
 #import shared/grid.wgsl
 #import shared/chunk_$load.wgsl
-#import shared/tensor_$load.wgsl tensor=h binding=1 dtype=F32 access=read
+#import shared/tensor_$load.wgsl tensor=h binding=1 dtype=INPUT access=read
 #import shared/tensor_$load.wgsl tensor=down_weight binding=2 dtype=WEIGHT access=read
 #import shared/tensor_element.wgsl tensor=down_bias binding=3 dtype=WEIGHT access=read
 #import shared/tensor_element.wgsl tensor=residual binding=4 dtype=parameters.activation access=read
-#import shared/output.wgsl tensor=out binding=5 dtype=parameters.out_dtype
+@group(0) @binding(5) var<storage, read> out_indices: array<u32>;
+@group(0) @binding(6) var<storage, read> out_mask: array<f32>;
+#import shared/output.wgsl tensor=out binding=7 dtype=parameters.out_dtype
 #import shared/reduce_$reduce.wgsl capacity=8u
 
 #import silu_mlp/down_write.wgsl
@@ -67,7 +82,7 @@ fn down_gemv(
     let first_row = index / parameters.token_groups * 4u;
 
     var sums: array<vec4<f32>, 8>;
-    for (var k = invocation.thread * CHUNK; k < parameters.ffn; k += THREADS * CHUNK) {
+    for (var k = invocation.thread * CHUNK; k < parameters.depth; k += THREADS * CHUNK) {
         var down: array<Chunk, 4>;
         for (var r = 0u; r < 4u; r++) {
             let row = min(first_row + r, parameters.rows - 1u);
@@ -85,6 +100,10 @@ fn down_gemv(
         }
     }
     reduce(sums, TOKENS, invocation);
+    if (SCATTER) {
+        copy_residual(first_row, 4u, first_token, TOKENS, invocation.thread, THREADS);
+        storageBarrier();
+    }
 
     // One invocation for each token.
     let token = first_token + invocation.thread;

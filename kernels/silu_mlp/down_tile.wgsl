@@ -1,9 +1,12 @@
-// MLP for many tokens, second half:  y[m,j] = residual[m,j] + h[m,:] . Wd[j,:] + bd[j]
+// Every block's second half, and linear layers, for many tokens:  out[m,d] = residual[m,d] + h[m,:] . Wd[j,:] + bd[j]
+// with d = indices[j], or j where nothing is selected; features that no j is written to are the residual. The sum is times
+// mask[j].
 //
-// h  [M, F]  f32, without gaps        Wd [H, F]  nn.Linear layout        bd [H]  weights' type
-// residual [M, H]  activations' type        out [M, H]  any of f32, f16, bf16
+// h  [M, F]  f32, or activations        Wd [O, F]  nn.Linear layout        bd [O]  weights' type
+// residual [M, D]  activations' type        out [M, D]  any of f32, f16, bf16        D = O without indices
+// indices [O]  u32, mask [O]  f32, or absent; an index that is out of range is written nowhere
 //
-// launch  ceil(M / tile M) * ceil(H / tile N), tokens fastest, so that neighbours share weights
+// launch  ceil(M / tile M) * ceil(O / tile N), tokens fastest, so that neighbours share weights
 // workgroup  THREADS_N x THREADS_M invocations, each 4 tokens by 4 rows j; the tile is 4 THREADS_M tokens
 //            by 4 THREADS_N rows, DEPTH (a multiple of 4) elements of F at a time
 // workgroup memory  DEPTH * (THREADS_M + THREADS_N) * 16 bytes: f32, k outermost, tokens or rows in fours
@@ -14,11 +17,19 @@
 override THREADS_M: u32 = 8u;
 override THREADS_N: u32 = 8u;
 override DEPTH: u32 = 8u;
+override INPUT: u32 = 0u;
 override WEIGHT: u32 = 0u;
+override SCATTER: bool = false;
+override MASKED: bool = false;
 
 struct Parameters {
-    ffn: u32,
+    depth: u32,
+    // Of this launch's part of the weight, the first of it, and of all of it.
     rows: u32,
+    first_row: u32,
+    outputs: u32,
+    // Features of out and residual.
+    width: u32,
     tokens: u32,
     token_tiles: u32,
     workgroups: u32,
@@ -28,6 +39,8 @@ struct Parameters {
     down_start: u32,
     down_stride: u32,
     bias_start: u32,
+    out_indices_start: u32,
+    out_mask_start: u32,
     residual_start: u32,
     residual_stride: u32,
     out_start: u32,
@@ -43,11 +56,13 @@ struct Parameters {
 #import shared/numeric.wgsl
 #import shared/grid.wgsl
 #import shared/chunk_$load.wgsl
-#import shared/tensor_$load.wgsl tensor=h binding=1 dtype=F32 access=read
+#import shared/tensor_$load.wgsl tensor=h binding=1 dtype=INPUT access=read
 #import shared/tensor_$load.wgsl tensor=down_weight binding=2 dtype=WEIGHT access=read
 #import shared/tensor_element.wgsl tensor=down_bias binding=3 dtype=WEIGHT access=read
 #import shared/tensor_element.wgsl tensor=residual binding=4 dtype=parameters.activation access=read
-#import shared/output.wgsl tensor=out binding=5 dtype=parameters.out_dtype
+@group(0) @binding(5) var<storage, read> out_indices: array<u32>;
+@group(0) @binding(6) var<storage, read> out_mask: array<f32>;
+#import shared/output.wgsl tensor=out binding=7 dtype=parameters.out_dtype
 
 var<workgroup> h_tile: array<vec4<f32>, DEPTH * THREADS_M>;
 var<workgroup> weight_tile: array<vec4<f32>, DEPTH * THREADS_N>;
@@ -84,9 +99,9 @@ fn down_tile(
     var sum1 = vec4(0.0);
     var sum2 = vec4(0.0);
     var sum3 = vec4(0.0);
-    for (var first_k = 0u; first_k < parameters.ffn; first_k += DEPTH) {
-        stage_h_tile(first_token, first_k, parameters.ffn, thread);
-        stage_weight_tile(first_row, first_k, parameters.ffn, thread);
+    for (var first_k = 0u; first_k < parameters.depth; first_k += DEPTH) {
+        stage_h_tile(first_token, first_k, parameters.depth, thread);
+        stage_weight_tile(first_row, first_k, parameters.depth, thread);
         workgroupBarrier();
         for (var k = 0u; k < DEPTH; k++) {
             let h = h_tile[k * THREADS_M + place.y];
@@ -99,6 +114,11 @@ fn down_tile(
         workgroupBarrier();
     }
 
+    if (SCATTER) {
+        let threads = THREADS_M * THREADS_N;
+        copy_residual(first_row, 4u * THREADS_N, first_token, 4u * THREADS_M, thread, threads);
+        storageBarrier();
+    }
     let token = first_token + place.y * 4u;
     let row = first_row + place.x * 4u;
     // One call in a loop of unknown length: four calls would be inlined four times.

@@ -1,18 +1,21 @@
 // gated_mlp, decode, first half:  h[m,f] = silu(n[m,:] . Wg[f,:] + bg[f]) * (n[m,:] . Wu[f,:] + bu[f])
-// silu_mlp, decode, first half:   h[m,f] = silu(n[m,:] . Wg[f,:] + bg[f])          with n = x or rms_norm(x)
+// silu_mlp, decode, first half:   h[m,f] = silu(n[m,:] . Wg[f,:] + bg[f])
+// with n = x or rms_norm(x), of the features that indices name, times a mask: see prepare.cu. h is times mid_mask[f]^2.
 //
-// x  [M, H]  activation dtype A      Wg, Wu  [F, H]  weight dtype W, nn.Linear layout      h  [M, F]  A
+// x  [M, H]  activation dtype A      Wg, Wu  [F, I]  weight dtype W, nn.Linear layout      h  [M, F]  A
+// indices  [I]  u32, masks  f32: optional; I = H without indices
 //
 // grid  (ceil(M / 2), min(ceil(F / 8), 65535))   block 128 = 4 warps; a warp owns 2 rows f of both Wg and Wu for 2 m
-// shared  min(M, 2) * x_tile * sizeof(A) dynamic: n, normalised by the block itself; 16 bytes static
+// shared  min(M, 2) * x_tile * sizeof(A) dynamic: n, normalised and gathered by the block itself; 16 bytes static
 // Eight 16-byte loads a lane are in flight: 4 KiB a warp, 16 KiB a block. The m of one f are neighbours in the grid,
 // so with M > 2 the weights still come from DRAM once.
 // A row is summed lane-strided in f32, then by a fixed xor-shuffle tree: the result does not depend on M or x_tile.
 #include "device.cuh"
+#include "finish.cuh"
 #include "numeric.cuh"
 #include "params.cuh"
+#include "prepare.cuh"
 #include "reduce.cuh"
-#include "rms_norm.cuh"
 
 constexpr int GEMV_WARPS = RMS_NORM_WARPS;
 constexpr int GEMV_THREADS = GEMV_WARPS * 32;
@@ -38,20 +41,16 @@ template <class W, int ROWS> struct WeightRows {
     }
 };
 
-// Columns [start, end) of x into shared memory, normalised if there is a norm, zeros up to a whole chunk.
+// Columns [start, end) of n into shared memory, zeros up to a whole chunk.
 template <class A, class W, int TOKENS>
 __device__ __forceinline__ void fill_x_tile(const GateUpParams& p, const A* const (&x)[TOKENS],
                                             const float (&inverse)[TOKENS], int start, int end, A* x_tile) {
-    const W* norm_weight = static_cast<const W*>(p.norm_weight);
+    const Preparation<A, W, GateUpParams> preparation(p);
     for (int column = start + int(threadIdx.x) * 8; column < end; column += GEMV_THREADS * 8) {
 #pragma unroll
         for (int token = 0; token < TOKENS; ++token) {
             float value[8];
-            if (norm_weight != nullptr) {
-                normalise8(x[token], norm_weight, column, end, inverse[token], p.vectorised, value);
-            } else {
-                load_floats<A, 8>(x[token], column, end, p.vectorised, value);
-            }
+            preparation.load8(p, x[token], inverse[token], column, end, value);
             store_floats_aligned<A, 8>(x_tile + token * p.x_tile + (column - start), value);
         }
     }
@@ -121,7 +120,8 @@ __device__ __forceinline__ void store_features(const GateUpParams& p, int token0
         const float value = ROWS > GEMV_FEATURES_PER_WARP
                                 ? silu_gate<A>(gate_biased, up + load_or_zero<W>(p.up_bias, feature), p.round_gate_up)
                                 : silu_plain<A>(gate_biased, p.round_gate_up);
-        static_cast<A*>(p.h)[(token0 + i % TOKENS) * p.h_row_stride + feature] = from_float<A>(value);
+        const float masked = mask_neuron(p, feature, value);
+        static_cast<A*>(p.h)[(token0 + i % TOKENS) * p.h_row_stride + feature] = from_float<A>(masked);
     }
 }
 
@@ -135,7 +135,7 @@ __device__ __forceinline__ void gate_up_gemv(const GateUpParams& p, int64_t toke
     const int line = int(threadIdx.x % 32) * (128 / int(sizeof(W)));
 #pragma unroll
     for (int r = 0; r < ROWS; ++r) {
-        if (line < p.hidden) prefetch_l2(first_rows.row[r] + line);
+        if (line < p.inputs) prefetch_l2(first_rows.row[r] + line);
     }
     grid_dependency_wait();
 
@@ -144,17 +144,14 @@ __device__ __forceinline__ void gate_up_gemv(const GateUpParams& p, int64_t toke
 #pragma unroll
     for (int token = 0; token < TOKENS; ++token) {
         x[token] = static_cast<const A*>(p.x) + (token0 + token) * p.x_row_stride;
-        inverse[token] = 1.0f;
-        if (p.norm_weight != nullptr) {
-            inverse[token] = inverse_rms(x[token], p.hidden, p.norm_epsilon, p.vectorised, scratch);
-        }
+        inverse[token] = Preparation<A, W, GateUpParams>(p).scale(p, x[token], scratch);
     }
-    const bool x_stays = p.hidden <= p.x_tile;
+    const bool x_stays = p.inputs <= p.x_tile;
     for (int block_feature = first_feature; block_feature < p.ffn; block_feature += int(gridDim.y) * GEMV_FEATURES) {
         const WeightRows<W, ROWS> weights(p, block_feature + warp_feature);
         float sum[ROWS][TOKENS] = {};
-        for (int start = 0; start < p.hidden; start += p.x_tile) {
-            const int end = min(p.hidden, start + p.x_tile);
+        for (int start = 0; start < p.inputs; start += p.x_tile) {
+            const int end = min(p.inputs, start + p.x_tile);
             if (!x_stays || block_feature == first_feature) {
                 // The other warps may still be reading the tile that this one replaces.
                 __syncthreads();

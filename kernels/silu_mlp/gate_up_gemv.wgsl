@@ -1,14 +1,16 @@
 // MLP for few tokens, first half:
 //   gated  h[m,f] = silu(n[m,:] . Wg[f,:] + bg[f]) * (n[m,:] . Wu[f,:] + bu[f])
 //   plain  h[m,f] = silu(n[m,:] . Wu[f,:] + bu[f])
-// with n = x, or n[m,k] = w[k] x[m,k] / sqrt(mean(x[m,:]^2) + eps) rounded to the activation type
+// with n = x, or n[m,k] = w[k] x[m,k] / sqrt(mean(x[m,:]^2) + eps) rounded to the activation type, of the features that
+// indices name; the mean may be over these alone
 //
-// x  [M, H]  activations        Wg, Wu [F, H]  nn.Linear layout        bg, bu [F], w [H]  weights' type
+// x  [M, H]  activations        Wg, Wu [F, I]  nn.Linear layout        bg, bu [F], w [H]  weights' type
+// indices [I]  u32 or absent, then I = H; an index that is out of range selects a zero
 // h  [M, F]  f32, without gaps, rounded to the activation type
 //
 // launch  ceil(M / TOKENS) * ceil(F / 4), token groups fastest; a workgroup owns 4 rows f of both Wg and Wu
 //         and TOKENS tokens, so that a weight is read once for all of them
-// workgroup  THREADS invocations stride over H, eight elements at a time, or one where rows do not start on
+// workgroup  THREADS invocations stride over I, eight elements at a time, or one where rows do not start on
 //            16-byte words
 // workgroup memory  subgroup variant: THREADS * 64 + 256 bytes; workgroup variant: THREADS * 64 + 256 bytes
 // A row is summed by invocation in f32, then over the invocations in a fixed order. The sums of a token do
@@ -21,15 +23,19 @@ override THREADS: u32 = 128u;
 override TOKENS: u32 = 1u; // at most 8
 override GATED: bool = true;
 override NORM: bool = false;
+override GATHER: bool = false;
+override NORMS_SELECTION: bool = false;
 override ACTIVATION: u32 = 0u;
 override WEIGHT: u32 = 0u;
 
 struct Parameters {
     hidden: u32,
+    inputs: u32,
     neurons: u32,
     tokens: u32,
     token_groups: u32,
     workgroups: u32,
+    norm_divisor: u32,
     eps: f32,
     // First element and elements between rows, from the start of each binding.
     x_start: u32,
@@ -41,6 +47,7 @@ struct Parameters {
     h_start: u32,
     h_stride: u32,
     norm_start: u32,
+    in_indices_start: u32,
     gate_bias_start: u32,
     up_bias_start: u32,
     has_gate_bias: u32,
@@ -58,7 +65,10 @@ struct Parameters {
 #import shared/tensor_$load.wgsl tensor=norm_weight binding=4 dtype=WEIGHT access=read
 #import shared/tensor_element.wgsl tensor=gate_bias binding=5 dtype=WEIGHT access=read
 #import shared/tensor_element.wgsl tensor=up_bias binding=6 dtype=WEIGHT access=read
-@group(0) @binding(7) var<storage, read_write> h: array<f32>;
+@group(0) @binding(7) var<storage, read> in_indices: array<u32>;
+@group(0) @binding(8) var<storage, read_write> h: array<f32>;
+#import shared/gather_$load.wgsl tensor=x dtype=ACTIVATION
+#import shared/gather_$load.wgsl tensor=norm_weight dtype=WEIGHT
 #import shared/reduce_$reduce.wgsl capacity=16u
 
 // The first element of a token's row of x; behind the last token, of the last.
@@ -69,16 +79,22 @@ fn x_row(token: u32) -> u32 {
 // 1 / sqrt(mean(x^2) + eps) of each token.
 fn norm_scales(first_token: u32, invocation: Invocation) -> array<f32, 8> {
     var squares: array<vec4<f32>, 16>;
-    for (var k = invocation.thread * CHUNK; k < parameters.hidden; k += THREADS * CHUNK) {
+    let columns = select(parameters.hidden, parameters.inputs, NORMS_SELECTION);
+    for (var k = invocation.thread * CHUNK; k < columns; k += THREADS * CHUNK) {
         for (var m = 0u; m < TOKENS; m++) {
-            let x = x_chunk(x_row(first_token + m) + k);
+            var x: Chunk;
+            if (NORMS_SELECTION) {
+                x = x_gather(x_row(first_token + m), k);
+            } else {
+                x = x_chunk(x_row(first_token + m) + k);
+            }
             squares[m / 4u][m % 4u] += dot_chunk(x, x);
         }
     }
     reduce(squares, (TOKENS + 3u) / 4u, invocation);
     var scales: array<f32, 8>;
     for (var m = 0u; m < TOKENS; m++) {
-        let mean_square = totals[m / 4u][m % 4u] / f32(parameters.hidden);
+        let mean_square = totals[m / 4u][m % 4u] / f32(parameters.norm_divisor);
         scales[m] = 1.0 / sqrt(mean_square + parameters.eps);
     }
     // The totals are about to be used again.
@@ -116,7 +132,7 @@ fn gate_up_gemv(
 
     // Gate sums of token m at 2 m, up sums at 2 m + 1.
     var sums: array<vec4<f32>, 16>;
-    for (var k = invocation.thread * CHUNK; k < parameters.hidden; k += THREADS * CHUNK) {
+    for (var k = invocation.thread * CHUNK; k < parameters.inputs; k += THREADS * CHUNK) {
         var gate: array<Chunk, 4>;
         var up: array<Chunk, 4>;
         for (var r = 0u; r < 4u; r++) {
@@ -128,10 +144,19 @@ fn gate_up_gemv(
         }
         var weight: Chunk;
         if (NORM) {
-            weight = norm_weight_chunk(parameters.norm_start + k);
+            if (GATHER) {
+                weight = norm_weight_gather(parameters.norm_start, k);
+            } else {
+                weight = norm_weight_chunk(parameters.norm_start + k);
+            }
         }
         for (var m = 0u; m < TOKENS; m++) {
-            var n = x_chunk(x_row(first_token + m) + k);
+            var n: Chunk;
+            if (GATHER) {
+                n = x_gather(x_row(first_token + m), k);
+            } else {
+                n = x_chunk(x_row(first_token + m) + k);
+            }
             if (NORM) {
                 n = normalised(n, weight, scales[m], ACTIVATION);
             }

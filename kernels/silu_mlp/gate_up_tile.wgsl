@@ -1,16 +1,17 @@
 // MLP for many tokens, first half:
 //   gated  h[m,f] = silu(n[m,:] . Wg[f,:] + bg[f]) * (n[m,:] . Wu[f,:] + bu[f])
 //   plain  h[m,f] = silu(n[m,:] . Wu[f,:] + bu[f])
-// with n = x, or the output of rms_norm
+// with n = x, or the output of prepare; times mask[f]^2, since a mask multiplies both branches
 //
-// x  [M, H]  activations, or  n [M, H]  f32        Wg, Wu [F, H]  nn.Linear layout        bg, bu [F]
+// x  [M, I]  activations, or  n [M, I]  f32        Wg, Wu [F, I]  nn.Linear layout        bg, bu [F]
+// mask [F]  f32 or absent
 // h  [M, F]  f32, without gaps, rounded to the activation type
 //
 // launch  ceil(M / tile M) * ceil(F / tile N), tokens fastest, so that neighbours share weights
 // workgroup  THREADS_N x THREADS_M invocations, each 4 tokens by 4 neurons of both products; the tile is
-//            4 THREADS_M tokens by 4 THREADS_N neurons, DEPTH (a multiple of 4) elements of H at a time
+//            4 THREADS_M tokens by 4 THREADS_N neurons, DEPTH (a multiple of 4) elements of I at a time
 // workgroup memory  DEPTH * (THREADS_M + 2 THREADS_N) * 16 bytes: f32, k outermost, tokens or neurons in fours
-// A product is summed over H in order, in f32.
+// A product is summed over I in order, in f32.
 
 #variant load = vector scalar
 
@@ -18,12 +19,13 @@ override THREADS_M: u32 = 8u;
 override THREADS_N: u32 = 8u;
 override DEPTH: u32 = 8u;
 override GATED: bool = true;
-override NORM: bool = false;
+override PREPARED: bool = false;
+override MASKED: bool = false;
 override ACTIVATION: u32 = 0u;
 override WEIGHT: u32 = 0u;
 
 struct Parameters {
-    hidden: u32,
+    inputs: u32,
     neurons: u32,
     tokens: u32,
     token_tiles: u32,
@@ -39,6 +41,7 @@ struct Parameters {
     h_stride: u32,
     gate_bias_start: u32,
     up_bias_start: u32,
+    mid_mask_start: u32,
     has_gate_bias: u32,
     has_up_bias: u32,
     round_each: u32,
@@ -55,7 +58,8 @@ struct Parameters {
 #import shared/tensor_$load.wgsl tensor=up_weight binding=4 dtype=WEIGHT access=read
 #import shared/tensor_element.wgsl tensor=gate_bias binding=5 dtype=WEIGHT access=read
 #import shared/tensor_element.wgsl tensor=up_bias binding=6 dtype=WEIGHT access=read
-@group(0) @binding(7) var<storage, read_write> h: array<f32>;
+@group(0) @binding(7) var<storage, read> mid_mask: array<f32>;
+@group(0) @binding(8) var<storage, read_write> h: array<f32>;
 
 var<workgroup> activation_tile: array<vec4<f32>, DEPTH * THREADS_M>;
 var<workgroup> gate_tile: array<vec4<f32>, DEPTH * THREADS_N>;
@@ -97,6 +101,10 @@ fn write(token: u32, first_neuron: u32, gates: vec4<f32>, ups: vec4<f32>) {
         } else {
             value = plain(up, ACTIVATION, parameters.round_each != 0u);
         }
+        if (MASKED) {
+            let mask = mid_mask[parameters.mid_mask_start + neuron];
+            value *= mask * mask;
+        }
         h[row + neuron] = rounded(value, ACTIVATION);
     }
 }
@@ -123,11 +131,11 @@ fn gate_up_tile(
     var up1 = vec4(0.0);
     var up2 = vec4(0.0);
     var up3 = vec4(0.0);
-    for (var first_k = 0u; first_k < parameters.hidden; first_k += DEPTH) {
-        stage_activation_tile(first_token, first_k, parameters.hidden, thread);
-        stage_up_tile(first_neuron, first_k, parameters.hidden, thread);
+    for (var first_k = 0u; first_k < parameters.inputs; first_k += DEPTH) {
+        stage_activation_tile(first_token, first_k, parameters.inputs, thread);
+        stage_up_tile(first_neuron, first_k, parameters.inputs, thread);
         if (GATED) {
-            stage_gate_tile(first_neuron, first_k, parameters.hidden, thread);
+            stage_gate_tile(first_neuron, first_k, parameters.inputs, thread);
         }
         workgroupBarrier();
         for (var k = 0u; k < DEPTH; k++) {

@@ -2,17 +2,20 @@
 //
 // gated_mlp_gate_up_plain  h[m,f] = silu(n[m,:] . Wg[f,:] + bg[f]) * (n[m,:] . Wu[f,:] + bu[f])
 // silu_mlp_up_plain        h[m,f] = silu(n[m,:] . Wg[f,:] + bg[f])
-// mlp_down_plain           out[m,j] = residual[m,j] + h[m,:] . Wd[j,:] + bd[j]
+// mlp_down_plain           out[m,d] = residual[m,d] + h[m,:] . Wd[j,:] + bd[j]
+// with d = indices[j], or j where nothing is selected; features that no j is written to are the residual. h is times
+// mid_mask[f]^2, the last sum times out_mask[j].
 //
-// n  [M, H], h  [M, F], residual  [M, H]  activation dtype A      out  [M, H]  f32, f16 or bf16
-// Wg, Wu  [F, H], Wd  [H, F]  weight dtype W, nn.Linear layout
+// n  [M, I], h  [M, F], residual  [M, D]  activation dtype A      out  [M, D]  f32, f16 or bf16
+// Wg, Wu  [F, I], Wd  [O, F]  weight dtype W, nn.Linear layout      indices  [O]  u32, masks  f32: optional
 //
-// grid  (ceil(M / 64), ceil(N / 64) gated or ceil(N / 128) others)   block 256; N = F or H, the rows of the weights
+// grid  (ceil(M / 64), ceil(N / 64) gated or ceil(N / 128) others)   block 256; N = F or O, the rows of the weights
 // shared  13,056 bytes: 64 tokens and two panels of 64 weight rows, 16 deep, as f32
 // A block makes 64 tokens x (64 + 64) weight rows: the two panels are Wg and Wu at the same f, or, with one matrix,
 // 64 rows and the next 64. A thread owns 4 tokens x 4 rows of each panel, so gate and up of an element meet in it.
 // Products are summed along the depth in f32, in order: a result does not depend on M.
 #include "device.cuh"
+#include "finish.cuh"
 #include "numeric.cuh"
 #include "params.cuh"
 
@@ -118,7 +121,7 @@ template <class A, class W, bool GATED> __device__ __forceinline__ void gate_up_
     float sum[2][PLAIN_OWN][PLAIN_OWN] = {};
     grid_dependency_launch_dependents();
     grid_dependency_wait();
-    plain_product<A, W>(x, panel0, panel1, p.hidden, sum);
+    plain_product<A, W>(x, panel0, panel1, p.inputs, sum);
     A* h = static_cast<A*>(p.h);
 #pragma unroll
     for (int i = 0; i < PLAIN_OWN * PLAIN_OWN; ++i) {
@@ -130,7 +133,8 @@ template <class A, class W, bool GATED> __device__ __forceinline__ void gate_up_
         const float second = sum[1][i / PLAIN_OWN][i % PLAIN_OWN];
         if (GATED) {
             const float up = second + load_or_zero<W>(p.up_bias, row);
-            h[index] = from_float<A>(silu_gate<A>(first, up, p.round_gate_up));
+            const float value = silu_gate<A>(first, up, p.round_gate_up);
+            h[index] = from_float<A>(mask_neuron(p, row, value));
         } else {
             h[index] = from_float<A>(silu_plain<A>(first, p.round_gate_up));
             if (row + PLAIN_ROWS >= p.ffn) continue;
@@ -144,22 +148,21 @@ template <class A, class W> __device__ __forceinline__ void down_plain(const Dow
     const int token0 = int(blockIdx.x) * PLAIN_TOKENS;
     const int row0 = int(blockIdx.y) * 2 * PLAIN_ROWS;
     const PlainMatrix<A> h(p.h, p.h_row_stride, token0, p.rows);
-    const PlainMatrix<W> panel0(p.down_weight, p.down_row_stride, row0, p.hidden);
-    const PlainMatrix<W> panel1(p.down_weight, p.down_row_stride, row0 + PLAIN_ROWS, p.hidden);
+    const PlainMatrix<W> panel0(p.down_weight, p.down_row_stride, row0, p.outputs);
+    const PlainMatrix<W> panel1(p.down_weight, p.down_row_stride, row0 + PLAIN_ROWS, p.outputs);
     float sum[2][PLAIN_OWN][PLAIN_OWN] = {};
     grid_dependency_launch_dependents();
     grid_dependency_wait();
-    plain_product<A, W>(h, panel0, panel1, p.ffn, sum);
+    plain_product<A, W>(h, panel0, panel1, p.depth, sum);
+    copy_residual<A, PLAIN_THREADS, 2 * PLAIN_ROWS>(p, row0, token0, 1, min(token0 + PLAIN_TOKENS, p.rows));
 #pragma unroll
     for (int i = 0; i < 2 * PLAIN_OWN * PLAIN_OWN; ++i) {
         const int panel = i / (PLAIN_OWN * PLAIN_OWN);
         const int own_token = i / PLAIN_OWN % PLAIN_OWN;
         const int64_t token = token0 + int(threadIdx.x) / 16 * PLAIN_OWN + own_token;
         const int row = row0 + panel * PLAIN_ROWS + int(threadIdx.x) % 16 * PLAIN_OWN + i % PLAIN_OWN;
-        if (token >= p.rows || row >= p.hidden) continue;
-        const float total = sum[panel][own_token][i % PLAIN_OWN] + load_or_zero<W>(p.down_bias, row);
-        const float residual = load_or_zero<A>(p.residual, token * p.residual_row_stride + row);
-        store_as(p.out, token * p.out_row_stride + row, p.out_dtype, total + residual);
+        if (token >= p.rows || row >= p.outputs) continue;
+        finish_output<A, W>(p, token, row, sum[panel][own_token][i % PLAIN_OWN]);
     }
 }
 

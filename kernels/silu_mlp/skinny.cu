@@ -2,12 +2,14 @@
 //
 // gated_mlp_gate_up_skinny<T>  h[m,f] = silu(n[m,:] . Wg[f,:] + bg[f]) * (n[m,:] . Wu[f,:] + bu[f])
 // silu_mlp_up_skinny<T>        h[m,f] = silu(n[m,:] . Wg[f,:] + bg[f])
-// mlp_down_skinny<T>           out[m,j] = residual[m,j] + h[m,:] . Wd[j,:] + bd[j]
+// mlp_down_skinny<T>           out[m,d] = residual[m,d] + h[m,:] . Wd[j,:] + bd[j]
+// with d = indices[j], or j where nothing is selected; features that no j is written to are the residual. h is times
+// mid_mask[f]^2, the last sum times out_mask[j].
 //
-// n  [M, H], h  [M, F], residual  [M, H], Wg, Wu  [F, H], Wd  [H, F]  all f16 or all bf16      out  f32, f16 or bf16
-// Rows and pointers 16-byte aligned, H (first half) or F (second half) a multiple of 8.
+// n  [M, I], h  [M, F], residual  [M, D], Wg, Wu  [F, I], Wd  [O, F]  all f16 or all bf16      out  f32, f16 or bf16
+// indices  [O]  u32, masks  f32: optional. Rows and pointers 16-byte aligned.
 //
-// grid  (ceil(M / T), ceil(N / 8R) gated or ceil(N / 16R) others)   block 128 = 4 warps; N = F or H, the weights' rows;
+// grid  (ceil(M / T), ceil(N / 8R) gated or ceil(N / 16R) others)   block 128 = 4 warps; N = F or O, the weights' rows;
 //       T = 8, 16, 32, 64 tokens and R tiles of 16 weight rows a block
 // shared  STAGES * (16R + T) * DEPTH * 2 dynamic: a ring of cp.async stages; the sums across warps reuse it
 // Weights are the A operand of m16n8k16, tokens the B operand: few tokens waste little of the instruction. A gated
@@ -16,6 +18,7 @@
 // The four warps take turns along the depth and add up warp 0 to 3: deterministic, independent of the other tokens.
 // Swizzle: 16-byte chunk c of row r lies at c ^ (r % 8), so the 8 rows of an ldmatrix matrix meet no bank twice.
 #include "device.cuh"
+#include "finish.cuh"
 #include "numeric.cuh"
 #include "params.cuh"
 
@@ -89,11 +92,12 @@ template <class T, class Shape, bool GATED> struct SkinnyLoader {
                                          int first_row, const T* stage) const {
         const int chunk = int(threadIdx.x) % Shape::CHUNKS;
         const int column = step * Shape::DEPTH + chunk * 8;
+        const int bytes = 2 * max(0, min(8, depth - column));
 #pragma unroll
         for (int pass = 0; pass < PASSES; ++pass) {
             const int r = first_row + int(threadIdx.x) / Shape::CHUNKS + pass * Shape::ROWS_PER_PASS;
             const T* destination = stage + r * Shape::DEPTH + (chunk ^ (r % 8)) * 8;
-            cp_async16(smem_address(destination), source[pass] + column, exists[pass] && column < depth);
+            cp_async16(smem_address(destination), source[pass] + column, exists[pass] ? bytes : 0);
         }
     }
     __device__ __forceinline__ void copy_weights(int step, const T* ring) const {
@@ -216,7 +220,7 @@ template <class T, class Shape, bool GATED> __device__ __forceinline__ void gate
     problem.weight_stride[1] = p.up_row_stride;
     problem.weight_rows = p.ffn;
     problem.first_row = row0;
-    problem.depth = p.hidden;
+    problem.depth = p.inputs;
     const float4* sums = skinny_product<T, Shape, GATED>(problem, shared);
     T* h = static_cast<T*>(p.h);
     for (int fragment = int(threadIdx.x) / 32; fragment < Shape::FRAGMENTS; fragment += SKINNY_WARPS) {
@@ -233,7 +237,7 @@ template <class T, class Shape, bool GATED> __device__ __forceinline__ void gate
             const float value =
                 GATED ? silu_gate<T>(gate, total[(i + 2) % 4] + load_or_zero<T>(p.up_bias, feature), p.round_gate_up)
                       : silu_plain<T>(gate, p.round_gate_up);
-            h[(token + i % 2) * p.h_row_stride + feature] = from_float<T>(value);
+            h[(token + i % 2) * p.h_row_stride + feature] = from_float<T>(mask_neuron(p, feature, value));
         }
     }
 }
@@ -249,10 +253,11 @@ template <class T, class Shape> __device__ __forceinline__ void down_skinny(cons
     problem.first_token = token0;
     problem.weight[0] = p.down_weight;
     problem.weight_stride[0] = p.down_row_stride;
-    problem.weight_rows = p.hidden;
+    problem.weight_rows = p.outputs;
     problem.first_row = row0;
-    problem.depth = p.ffn;
+    problem.depth = p.depth;
     const float4* sums = skinny_product<T, Shape, false>(problem, shared);
+    copy_residual<T, SKINNY_THREADS, Shape::WEIGHT_ROWS>(p, row0, token0, 1, min(token0 + Shape::TOKENS, p.rows));
     for (int fragment = int(threadIdx.x) / 32; fragment < Shape::FRAGMENTS; fragment += SKINNY_WARPS) {
         float total[4];
         skinny_total<Shape>(sums, fragment, total);
@@ -262,10 +267,8 @@ template <class T, class Shape> __device__ __forceinline__ void down_skinny(cons
         for (int i = 0; i < 4; ++i) {
             const int row = first_row + i / 2 * 8;
             const int64_t token = first_token + i % 2;
-            if (row >= p.hidden || token >= p.rows) continue;
-            const float biased = total[i] + load_or_zero<T>(p.down_bias, row);
-            const float residual = load_or_zero<T>(p.residual, token * p.residual_row_stride + row);
-            store_as(p.out, token * p.out_row_stride + row, p.out_dtype, biased + residual);
+            if (row >= p.outputs || token >= p.rows) continue;
+            finish_output<T, T>(p, token, row, total[i]);
         }
     }
 }

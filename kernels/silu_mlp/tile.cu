@@ -2,14 +2,16 @@
 //
 // gated_mlp_gate_up_tile  h[m,f] = silu(n[m,:] . Wg[f,:] + bg[f]) * (n[m,:] . Wu[f,:] + bu[f])
 // silu_mlp_up_tile        h[m,f] = silu(n[m,:] . Wg[f,:] + bg[f])
-// mlp_down_tile           out[m,j] = residual[m,j] + h[m,:] . Wd[j,:] + bd[j], or its partial sums over a range of F
+// mlp_down_tile           out[m,d] = residual[m,d] + h[m,:] . Wd[j,:] + bd[j], or its partial sums over a range of F
 // mlp_down_reduce         out = residual + the partial sums + bd
+// with d = indices[j], or j where nothing is selected; features that no j is written to are the residual. h is times
+// mid_mask[f]^2, the last sum times out_mask[j].
 //
-// n  [M, H], h  [M, F], residual  [M, H], Wg, Wu  [F, H], Wd  [H, F]  all f16 or all bf16      out  f32, f16 or bf16
-// Rows and pointers 16-byte aligned, H (first half) or F (second half) a multiple of 8.
+// n  [M, I], h  [M, F], residual  [M, D], Wg, Wu  [F, I], Wd  [O, F]  all f16 or all bf16      out  f32, f16 or bf16
+// indices  [O]  u32, masks  f32: optional. Rows and pointers 16-byte aligned.
 //
-// grid  (ceil(M / 128), ceil(N / 64) gated or ceil(N / 128) others, splits)   block 128 = 4 warps; N = F or H
-//       reduce: (ceil(H / 256), min(M, 65535)), block 256
+// grid  (ceil(M / 128), ceil(N / 64) gated or ceil(N / 128) others, splits)   block 128 = 4 warps; N = F or O
+//       reduce: (ceil(O / 256), min(M, 65535)), block 256
 // shared  49,152 dynamic: 3 stages of 128 tokens and two panels of 64 weight rows, 32 deep
 // A block makes 128 tokens x (64 + 64) weight rows: the two panels are Wg and Wu at the same f, or, with one matrix,
 // 64 rows and the next 64. A warp owns 64 tokens x 32 rows of each panel, so gate meets up in a thread's registers.
@@ -18,6 +20,7 @@
 // matrix meet no bank twice.
 // Sums in f32 along the depth in order, splits in order: deterministic.
 #include "device.cuh"
+#include "finish.cuh"
 #include "numeric.cuh"
 #include "params.cuh"
 
@@ -60,13 +63,13 @@ template <class T> struct TileOperand {
     template <int ROWS>
     __device__ __forceinline__ void copy(int start, int depth, const T* stage, int first_row) const {
         const int chunk = int(threadIdx.x) % TILE_CHUNKS;
-        const bool column_exists = start + chunk * 8 < depth;
+        const int bytes = 2 * max(0, min(8, depth - start - chunk * 8));
 #pragma unroll
         for (int pass = 0; pass < ROWS / TILE_ROWS_PER_PASS; ++pass) {
             const int row = first_row + int(threadIdx.x) / TILE_CHUNKS + pass * TILE_ROWS_PER_PASS;
             cp_async16(smem_address(stage + tile_offset(row, chunk)),
                        thread_source + pass * TILE_ROWS_PER_PASS * row_stride + start,
-                       column_exists && pass * TILE_ROWS_PER_PASS < thread_rows);
+                       pass * TILE_ROWS_PER_PASS < thread_rows ? bytes : 0);
         }
     }
 };
@@ -172,14 +175,15 @@ template <class T, bool GATED> __device__ __forceinline__ void gate_up_tile(cons
     TileSums sum = {};
     grid_dependency_launch_dependents();
     grid_dependency_wait();
-    tile_product(problem, 0, p.hidden, sum);
+    tile_product(problem, 0, p.inputs, sum);
     tile_for_each(sum, [&](int tile_token, int tile_row, float first, float second) {
         const int row = row0 + tile_row;
         if (token0 + tile_token >= p.rows || row >= p.ffn) return;
         T* h = static_cast<T*>(p.h) + (token0 + tile_token) * p.h_row_stride + row;
         const float gate = first + load_or_zero<T>(p.gate_bias, row);
         if (GATED) {
-            *h = from_float<T>(silu_gate<T>(gate, second + load_or_zero<T>(p.up_bias, row), p.round_gate_up));
+            const float value = silu_gate<T>(gate, second + load_or_zero<T>(p.up_bias, row), p.round_gate_up);
+            *h = from_float<T>(mask_neuron(p, row, value));
             return;
         }
         *h = from_float<T>(silu_plain<T>(gate, p.round_gate_up));
@@ -189,36 +193,30 @@ template <class T, bool GATED> __device__ __forceinline__ void gate_up_tile(cons
     });
 }
 
-// The last step of both down kernels: sum is h . Wd^T.
-template <class T> __device__ __forceinline__ void finish_down(const DownParams& p, int64_t token, int row, float sum) {
-    const float biased = sum + load_or_zero<T>(p.down_bias, row);
-    const float residual = load_or_zero<T>(p.residual, token * p.residual_row_stride + row);
-    store_as(p.out, token * p.out_row_stride + row, p.out_dtype, biased + residual);
-}
-
 template <class T> __device__ __forceinline__ void down_tile(const DownParams& p) {
     const int token0 = int(blockIdx.x) * TILE_TOKENS;
     const int row0 = int(blockIdx.y) * 2 * TILE_PANEL;
     const TileProblem<T> problem = {TileOperand<T>(p.h, p.h_row_stride, token0, p.rows),
-                                    TileOperand<T>(p.down_weight, p.down_row_stride, row0, p.hidden),
-                                    TileOperand<T>(p.down_weight, p.down_row_stride, row0 + TILE_PANEL, p.hidden)};
-    const int steps = (p.ffn + TILE_DEPTH - 1) / TILE_DEPTH;
+                                    TileOperand<T>(p.down_weight, p.down_row_stride, row0, p.outputs),
+                                    TileOperand<T>(p.down_weight, p.down_row_stride, row0 + TILE_PANEL, p.outputs)};
+    const int steps = (p.depth + TILE_DEPTH - 1) / TILE_DEPTH;
     const int split_columns = (steps + p.splits - 1) / p.splits * TILE_DEPTH;
-    const int start = min(int(blockIdx.z) * split_columns, p.ffn);
+    const int start = min(int(blockIdx.z) * split_columns, p.depth);
     TileSums sum = {};
     grid_dependency_launch_dependents();
     grid_dependency_wait();
-    tile_product(problem, start, min(start + split_columns, p.ffn), sum);
+    tile_product(problem, start, min(start + split_columns, p.depth), sum);
+    if (p.splits == 1) copy_residual<T, TILE_THREADS, 2 * TILE_PANEL>(p, row0, token0, 1, min(token0 + TILE_TOKENS, p.rows));
     tile_for_each(sum, [&](int tile_token, int tile_row, float first, float second) {
         const int64_t token = token0 + tile_token;
         const int row = row0 + tile_row;
-        if (token >= p.rows || row >= p.hidden) return;
-        const bool second_exists = row + TILE_PANEL < p.hidden;
+        if (token >= p.rows || row >= p.outputs) return;
+        const bool second_exists = row + TILE_PANEL < p.outputs;
         if (p.splits == 1) {
-            finish_down<T>(p, token, row, first);
-            if (second_exists) finish_down<T>(p, token, row + TILE_PANEL, second);
+            finish_output<T, T>(p, token, row, first);
+            if (second_exists) finish_output<T, T>(p, token, row + TILE_PANEL, second);
         } else {
-            float* partial = static_cast<float*>(p.partials) + (blockIdx.z * int64_t(p.rows) + token) * p.hidden + row;
+            float* partial = static_cast<float*>(p.partials) + (blockIdx.z * int64_t(p.rows) + token) * p.outputs + row;
             partial[0] = first;
             if (second_exists) partial[TILE_PANEL] = second;
         }
@@ -226,15 +224,17 @@ template <class T> __device__ __forceinline__ void down_tile(const DownParams& p
 }
 
 template <class T> __device__ __forceinline__ void down_reduce(const DownParams& p) {
-    const int row = int(blockIdx.x) * REDUCE_THREADS + int(threadIdx.x);
+    const int row0 = int(blockIdx.x) * REDUCE_THREADS;
+    const int row = row0 + int(threadIdx.x);
     grid_dependency_launch_dependents();
     grid_dependency_wait();
-    if (row >= p.hidden) return;
+    copy_residual<T, REDUCE_THREADS, REDUCE_THREADS>(p, row0, blockIdx.y, gridDim.y, p.rows);
+    if (row >= p.outputs) return;
     for (int64_t token = blockIdx.y; token < p.rows; token += gridDim.y) {
-        const float* partial = static_cast<const float*>(p.partials) + token * p.hidden + row;
+        const float* partial = static_cast<const float*>(p.partials) + token * p.outputs + row;
         float sum = 0.0f;
-        for (int split = 0; split < p.splits; ++split) sum += partial[split * (int64_t(p.rows) * p.hidden)];
-        finish_down<T>(p, token, row, sum);
+        for (int split = 0; split < p.splits; ++split) sum += partial[split * (int64_t(p.rows) * p.outputs)];
+        finish_output<T, T>(p, token, row, sum);
     }
 }
 

@@ -97,7 +97,7 @@ pub enum Fill {
         /// Its length.
         count: usize,
     },
-    /// Bytes, this share of which are not 0.
+    /// Bytes, or factors, this share of which are not 0; factors are then 1.
     Mask {
         /// From 0 to 1.
         share: f64,

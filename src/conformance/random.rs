@@ -33,12 +33,17 @@ pub(super) fn values(seed: u64, fill: Fill, layout: &Layout) -> Box<dyn Iterator
             }
             Box::new(rank.into_iter())
         }
-        // Any byte but 0 means yes.
+        // Any byte but 0 means yes; masks that are multiplied with are 0 or 1.
         Fill::Mask { share } => {
             let mut uniform = Normal::new(seed);
+            let is_factor = layout.dtype().is_float();
             Box::new(std::iter::from_fn(move || {
                 let yes = uniform.uniform() < share;
-                Some(if yes { 1.0 + (uniform.uniform() * 254.0).floor() } else { 0.0 })
+                Some(match (yes, is_factor) {
+                    (false, _) => 0.0,
+                    (true, true) => 1.0,
+                    (true, false) => 1.0 + (uniform.uniform() * 254.0).floor(),
+                })
             }))
         }
     }

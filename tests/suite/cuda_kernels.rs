@@ -59,6 +59,24 @@ fn tile_does_every_option() {
     every_option(MlpKernel::Tile, &[1, 63, 64, 65, 127, 128, 129]);
 }
 
+/// What pruned and masked blocks add to the kernels: n from the workspace, masks, features that are left as they are.
+#[test]
+fn tensor_core_kernels_do_pruned_and_masked_blocks() {
+    for kernel in [MlpKernel::Skinny, MlpKernel::Tile] {
+        let Some(device) = device(options(kernel)) else { return };
+        if !has_tensor_cores(&device) {
+            println!("NOT RUN: the device has no tensor cores");
+            return;
+        }
+        for op in ["pruned_linear", "pruned_gated_mlp", "masked_gated_mlp"] {
+            let cases = mlp_cases().filter(|case| case.op == op && case.dtype.ends_with("f16"));
+            // The others have inner dimensions that are no multiples of 8, or rows that are not aligned.
+            let passing = passing(&device, cases.filter(|case| !case.dtype.starts_with("f32")));
+            assert!(passing >= 25, "{kernel:?} does {passing} cases of {op}");
+        }
+    }
+}
+
 /// Forces a tensor-core kernel on shapes that it can do, with changing options.
 fn every_option(kernel: MlpKernel, rows: &[usize]) {
     let Some(device) = device(options(kernel)) else { return };

@@ -17,6 +17,9 @@ mod cuda_support;
 mod goldens;
 mod movement;
 mod properties;
+mod pruned_blocks;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+mod pruned_indices;
 mod readme;
 mod support;
 #[cfg(feature = "cli")]

@@ -46,14 +46,14 @@ fn buffer(context: &Wgpu, bytes: u64, usage: BufferUsages) -> wgpu::Buffer {
     })
 }
 
-fn storage(context: &Wgpu, contents: &[u8]) -> wgpu::Buffer {
+pub fn storage(context: &Wgpu, contents: &[u8]) -> wgpu::Buffer {
     let usage = BufferUsages::STORAGE | BufferUsages::COPY_DST | BufferUsages::COPY_SRC;
     let buffer = buffer(context, contents.len() as u64, usage);
     context.queue().write_buffer(&buffer, 0, contents);
     buffer
 }
 
-fn submit(context: &Wgpu, plan: &Plan) {
+pub fn submit(context: &Wgpu, plan: &Plan) {
     let mut encoder = context.device().create_command_encoder(&Default::default());
     let mut pass = encoder.begin_compute_pass(&Default::default());
     plan.record(&mut pass);
@@ -61,7 +61,7 @@ fn submit(context: &Wgpu, plan: &Plan) {
     context.queue().submit([encoder.finish()]);
 }
 
-fn read(context: &Wgpu, buffer: &wgpu::Buffer) -> Vec<u8> {
+pub fn read(context: &Wgpu, buffer: &wgpu::Buffer) -> Vec<u8> {
     let usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
     let staging = self::buffer(context, buffer.size(), usage);
     let mut encoder = context.device().create_command_encoder(&Default::default());
@@ -274,6 +274,10 @@ fn every_variant_is_right() {
         "scatter_norm_gather bf16 rows=3 features=261 written=130 read=99 norm=full gap=1",
         "scatter_norm_gather f32 rows=2 features=24000 written=9000 read=7001 norm=full rank",
         "compact_weight f16 weight=20x300 rows=20 columns=300 pad=64 gap=1",
+        "pruned_gated_mlp bf16 rows=5 hidden=96 inputs=48 ffn=40 outputs=60 norm=selected residual",
+        "pruned_gated_mlp f32 rows=20 hidden=64 inputs=31 ffn=80 outputs=33 gap=1 norm=full residual",
+        "pruned_linear bf16 rows=5 hidden=96 outputs=24 inputs=40 width=140 bias norm=full residual",
+        "masked_gated_mlp f16 rows=5 hidden=96 ffn=40 norm=full residual soft",
     ]);
     type Change = fn(&mut WgpuDispatch);
     let set: [(&str, Change); 6] = [
@@ -328,6 +332,10 @@ fn launches_are_cut_to_the_limits() {
         "gated_mlp bf16 rows=5 hidden=96 ffn=40 biases norm residual round_gate_up",
         "silu_mlp f32 rows=20 hidden=64 ffn=80 gap=1 biases norm residual",
         "silu_mul f16 rows=33 columns=1000",
+        "pruned_gated_mlp bf16 rows=5 hidden=96 inputs=48 ffn=40 outputs=60 gap=1 norm=full residual",
+        "pruned_gated_mlp f32 rows=20 hidden=64 inputs=31 ffn=80 outputs=33 norm=selected residual",
+        "pruned_linear f32 rows=20 hidden=64 outputs=80 inputs=33 width=140 bias norm=full residual",
+        "masked_gated_mlp f32 rows=20 hidden=64 ffn=80 gap=1 norm=full residual soft",
     ]);
     let small =
         limited(&context, |limits| limits.max_storage_buffer_binding_size = 3 << 10).unwrap();

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use bytemuck::Pod;
 
-use super::instructions::Vectors;
+use super::instructions::{MAX_LANES, Vectors};
 use crate::dtype::DType;
 use crate::layout::HasLayout;
 use crate::tensor::{TensorMut, TensorRef, with_float};
@@ -52,6 +52,22 @@ impl<'a> FloatRows<'a> {
     pub fn bits<E: Pod>(&self, row: usize) -> &'a [E] {
         let size = self.dtype.size();
         bytemuck::cast_slice(&self.bytes[row * self.stride * size..][..self.columns * size])
+    }
+
+    /// The elements at the first of these columns, at most a vector; zeros behind the last.
+    #[inline(always)]
+    pub fn gather<V: Vectors>(&self, v: V, row: usize, columns: &[u32]) -> V::Vector {
+        let start = row * self.stride * self.dtype.size();
+        let elements = &self.bytes[start..start + self.columns * self.dtype.size()];
+        let mut lanes = [0f32; MAX_LANES];
+        with_float!(self.dtype, T => {
+            for (lane, &column) in lanes[..V::LANES].iter_mut().zip(columns) {
+                let at = column as usize * size_of::<T>();
+                let element: T = bytemuck::pod_read_unaligned(&elements[at..at + size_of::<T>()]);
+                *lane = crate::dtype::Float::to_f32(element);
+            }
+        });
+        v.load_slice(&lanes[..V::LANES])
     }
 
     /// One element.
@@ -149,6 +165,33 @@ impl<'a> FloatRowsMut<'a> {
             std::slice::from_raw_parts(start, self.columns * size)
         };
         FloatRows { bytes, dtype: self.dtype, stride: self.columns, columns: self.columns }
+    }
+
+    /// Elements of a row.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Rounds to the tensor's type and stores as many lanes as there are columns, each to its own; at most a
+    /// vector.
+    ///
+    /// # Safety
+    /// Nobody else uses these elements at the same time.
+    #[inline(always)]
+    pub unsafe fn scatter<V: Vectors>(&self, v: V, vector: V::Vector, row: usize, columns: &[u32]) {
+        assert!(row < self.rows, "outside the tensor");
+        let size = self.dtype.size();
+        let mut lanes = [0u8; MAX_LANES * size_of::<f32>()];
+        // SAFETY: the buffer holds `MAX_LANES` elements of any floating-point type.
+        unsafe { v.store_any(self.dtype, vector, lanes.as_mut_ptr()) };
+        for (lane, &column) in lanes[..V::LANES * size].chunks_exact(size).zip(columns) {
+            assert!((column as usize) < self.columns, "outside the tensor");
+            // SAFETY: an element of the row by the assertions; exclusive by the caller's promise.
+            unsafe {
+                let to = self.start.add((row * self.stride + column as usize) * size);
+                std::ptr::copy_nonoverlapping(lane.as_ptr(), to, size);
+            }
+        }
     }
 }
 

@@ -25,8 +25,8 @@ pub struct WgpuCapabilities {
 }
 
 impl WgpuCapabilities {
-    /// The kernels bind this many storage buffers at most.
-    const STORAGE_BUFFERS: u32 = 7;
+    /// The kernels bind this many storage buffers at most: what WebGPU promises.
+    const STORAGE_BUFFERS: u32 = 8;
 
     pub(super) fn of(device: &wgpu::Device) -> Result<WgpuCapabilities, Error> {
         let (info, limits) = (device.adapter_info(), device.limits());

@@ -238,7 +238,7 @@ impl MlpCase {
 /// in each `h` (its f32 sum fell on the other side of a tie), by f32 rounding in each product, and by
 /// half a unit of the output type. Sums of `n` products in f32 err by `sqrt(n)` rounding errors at
 /// random, `exp` by 17 ulp (lavapipe).
-fn mlp_tolerance(activation: DType, out: DType, longest_sum: usize) -> Tolerance {
+pub(super) fn mlp_tolerance(activation: DType, out: DType, longest_sum: usize) -> Tolerance {
     let sum = (20.0 + (longest_sum as f64).sqrt()) * F32_EPSILON;
     let inner = epsilon(activation) + sum;
     let outer = 0.5 * epsilon(out);
@@ -246,7 +246,7 @@ fn mlp_tolerance(activation: DType, out: DType, longest_sum: usize) -> Tolerance
     Tolerance::Rounded { inner, outer, nmse }
 }
 
-fn epsilon(dtype: DType) -> f64 {
+pub(super) fn epsilon(dtype: DType) -> f64 {
     dtype.epsilon().expect("a floating-point type")
 }
 

@@ -7,6 +7,9 @@
 //!
 //! | operation | equation |
 //! |---|---|
+//! | [`PrunedGatedMlp`] | `out = residual; out[S5] += (silu(n[S3] Wg^T) * (n[S3] Wu^T)) Wd^T` |
+//! | [`PrunedLinear`] | `residual + n[in] W^T + b`, or that added to `residual[out]` |
+//! | [`MaskedGatedMlp`] | `residual + out_mask * ((mid_mask^2 * silu(n Wg^T) * (n Wu^T)) Wd^T)` |
 //! | [`GatherNorm`] | `n[:, indices]`, `n = x` or `rms_norm(x)`: what a block reads |
 //! | [`ScatterAdd`] | `residual`, with `y` added to its columns `indices`: what a block writes |
 //! | [`ScatterNormGather`] | both, from one block to the next, in one launch |
@@ -22,7 +25,11 @@ pub mod gather_norm;
 mod gather_plain;
 pub mod index_set;
 pub mod layer_index_sets;
+pub mod masked_gated_mlp;
 mod norm;
+mod norm_scope;
+pub mod pruned_gated_mlp;
+pub mod pruned_linear;
 pub mod scatter_add;
 pub mod scatter_norm_gather;
 
@@ -33,36 +40,7 @@ pub use layer_index_sets::{LayerIndexSets, ModelIndexSets};
 pub use scatter_add::{ScatterAdd, ScatterAddArgs};
 pub use scatter_norm_gather::{ScatterNormGather, ScatterNormGatherArgs};
 
-/// The features that the mean square of a norm is over, where only some features are selected.
-///
-/// With `d` features, of which `k` are selected:
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum NormScope {
-    /// The mean over all `d`, then select: the released code of DISP-LLM, and what pruned checkpoints expect.
-    #[default]
-    Full,
-    /// The mean over the `k` selected ones: the figure in DISP-LLM's paper.
-    Selected,
-    /// The sum over the `k` selected ones, divided by `d`: SliceGPT (arXiv 2401.15024).
-    SelectedSumOverD,
-}
-
-impl NormScope {
-    pub(crate) const CHOICES: [(&'static str, NormScope); 3] = [
-        ("full", NormScope::Full),
-        ("selected", NormScope::Selected),
-        ("selected_sum_over_d", NormScope::SelectedSumOverD),
-    ];
-}
-
-#[cfg(any(feature = "wgpu", feature = "cuda"))]
-impl NormScope {
-    /// Its number in `kernels/prune_gather/norm_scope.wgsl` and `norm_scope.cuh`.
-    pub(crate) fn code(self) -> u32 {
-        match self {
-            NormScope::Full => 0,
-            NormScope::Selected => 1,
-            NormScope::SelectedSumOverD => 2,
-        }
-    }
-}
+pub use masked_gated_mlp::{MaskedGatedMlp, MaskedGatedMlpArgs};
+pub use norm_scope::NormScope;
+pub use pruned_gated_mlp::{PrunedGatedMlp, PrunedGatedMlpArgs};
+pub use pruned_linear::{PrunedLinear, PrunedLinearArgs};

@@ -2,15 +2,8 @@
 
 use super::NormScope;
 use crate::error::{Error, Problem};
-use crate::ops::silu_mlp::mlp::config::{EPS, NormEpsilon};
-use crate::parameters::{ParameterInfo, Parameters};
-
-pub(super) const NORM_SCOPE: ParameterInfo = ParameterInfo {
-    name: "norm_scope",
-    values: "full, selected or selected_sum_over_d",
-    default: "full",
-    description: "features that the mean square is over; only with `norm_weight`",
-};
+use crate::ops::silu_mlp::mlp::config::{EPS, NORM_SCOPE, NormEpsilon};
+use crate::parameters::Parameters;
 
 /// What an RMS norm needs to know besides its tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

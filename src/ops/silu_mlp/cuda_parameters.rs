@@ -18,15 +18,20 @@ kernel_parameters! {
         pub out_dtype: i32,
     }
 
-    /// `n = rms_norm(x)`.
-    pub(crate) struct RmsNormParams {
+    /// `n = mask * rms_norm(x)`, of the features that indices name.
+    pub(crate) struct PrepareParams {
         pub x: ReadPointer,
         pub norm_weight: ReadPointer,
+        pub in_indices: ReadPointer,
+        pub in_mask: ReadPointer,
         pub n: WritePointer,
         pub x_row_stride: i64,
         pub n_row_stride: i64,
         pub rows: i32,
         pub hidden: i32,
+        pub inputs: i32,
+        pub norms_selection: i32,
+        pub norm_divisor: i32,
         pub vectorised: i32,
         pub norm_epsilon: f32,
     }
@@ -35,6 +40,9 @@ kernel_parameters! {
     pub(crate) struct GateUpParams {
         pub x: ReadPointer,
         pub norm_weight: ReadPointer,
+        pub in_indices: ReadPointer,
+        pub in_mask: ReadPointer,
+        pub mid_mask: ReadPointer,
         pub gate_weight: ReadPointer,
         pub up_weight: ReadPointer,
         pub gate_bias: ReadPointer,
@@ -46,19 +54,24 @@ kernel_parameters! {
         pub h_row_stride: i64,
         pub rows: i32,
         pub hidden: i32,
+        pub inputs: i32,
         pub ffn: i32,
+        pub norms_selection: i32,
+        pub norm_divisor: i32,
         pub x_tile: i32,
         pub vectorised: i32,
         pub round_gate_up: i32,
         pub norm_epsilon: f32,
     }
 
-    /// `out = residual + h Wd^T + bd`.
+    /// `out = residual + mask * (h Wd^T + bd)`, written to the features that indices name.
     pub(crate) struct DownParams {
         pub h: ReadPointer,
         pub down_weight: ReadPointer,
         pub down_bias: ReadPointer,
         pub residual: ReadPointer,
+        pub out_indices: ReadPointer,
+        pub out_mask: ReadPointer,
         pub out: WritePointer,
         pub partials: WritePointer,
         pub h_row_stride: i64,
@@ -66,8 +79,9 @@ kernel_parameters! {
         pub residual_row_stride: i64,
         pub out_row_stride: i64,
         pub rows: i32,
-        pub hidden: i32,
-        pub ffn: i32,
+        pub outputs: i32,
+        pub depth: i32,
+        pub width: i32,
         pub splits: i32,
         pub vectorised: i32,
         pub out_dtype: i32,
@@ -95,7 +109,7 @@ mod tests {
     #[test]
     fn structs_are_those_of_the_kernels() {
         assert_matches_header::<SiluMulParams>(HEADER);
-        assert_matches_header::<RmsNormParams>(HEADER);
+        assert_matches_header::<PrepareParams>(HEADER);
         assert_matches_header::<GateUpParams>(HEADER);
         assert_matches_header::<DownParams>(HEADER);
     }
@@ -104,8 +118,8 @@ mod tests {
     fn structs_have_no_padding_inside() {
         // Fields of 8 bytes come first; only the end may be padded, to a multiple of 8.
         assert_eq!(size_of::<SiluMulParams>(), 8 * 8 + 8);
-        assert_eq!(size_of::<RmsNormParams>(), 5 * 8 + 4 * 4);
-        assert_eq!(size_of::<GateUpParams>(), 11 * 8 + 7 * 4 + 4);
-        assert_eq!(size_of::<DownParams>(), 10 * 8 + 6 * 4);
+        assert_eq!(size_of::<PrepareParams>(), 7 * 8 + 7 * 4 + 4);
+        assert_eq!(size_of::<GateUpParams>(), 14 * 8 + 10 * 4);
+        assert_eq!(size_of::<DownParams>(), 12 * 8 + 7 * 4 + 4);
     }
 }

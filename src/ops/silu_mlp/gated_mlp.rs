@@ -1,7 +1,7 @@
 //! `gated_mlp`: the SwiGLU block, `residual + (silu(n Wg^T + bg) * (n Wu^T + bu)) Wd^T + bd`.
 
-use super::mlp::config::MlpTensors;
-use super::mlp::{self, Mlp, MlpKind};
+use super::mlp::config::{First, MlpConfig, MlpTensors};
+use super::mlp::{self, DenseKind, Mlp, MlpKind, NeuronKind};
 use crate::arguments::arguments;
 use crate::backend::cpu::{Cpu, Workspace};
 #[cfg(feature = "cuda")]
@@ -9,6 +9,8 @@ use crate::backend::cuda::{Cuda, CudaTensor, CudaTensorMut, CudaWorkspace};
 #[cfg(feature = "wgpu")]
 use crate::backend::wgpu::{Plan, Wgpu, WgpuTensor, WgpuWorkspace};
 use crate::error::Error;
+use crate::operation::NamedLayouts;
+use crate::parameters::{ParameterInfo, Parameters};
 use crate::tensor::{TensorMut, TensorRef};
 
 arguments! {
@@ -48,23 +50,37 @@ impl MlpKind for Gated {
     type Args<In, Out> = GatedMlpArgs<In, Out>;
 }
 
+impl DenseKind for Gated {}
+impl NeuronKind for Gated {}
+
 impl mlp::sealed::Kind for Gated {
     const NAME: &'static str = "gated_mlp";
+    const FAMILY: &'static str = "silu_mlp";
     const SUMMARY: &'static str =
         "residual + (silu(n Wg^T + bg) * (n Wu^T + bu)) Wd^T + bd, n = x or rms_norm(x)";
-    const GATED: bool = true;
+    const PARAMETERS: &'static [ParameterInfo] = mlp::DENSE_PARAMETERS;
+    const FIRST: First = First::Gated;
+
+    fn describe(inputs: &NamedLayouts, parameters: &Parameters) -> Result<MlpConfig, Error> {
+        MlpConfig::describe(Self::NAME, Self::FIRST, inputs, parameters)
+    }
 
     fn tensors<In, Out>(args: GatedMlpArgs<In, Out>) -> MlpTensors<In, Out> {
         MlpTensors {
             x: args.x,
             gate_weight: Some(args.gate_weight),
-            up_weight: args.up_weight,
+            up_weight: Some(args.up_weight),
             down_weight: args.down_weight,
             gate_bias: args.gate_bias,
             up_bias: args.up_bias,
             down_bias: args.down_bias,
             norm_weight: args.norm_weight,
             residual: args.residual,
+            in_indices: None,
+            out_indices: None,
+            in_mask: None,
+            mid_mask: None,
+            out_mask: None,
             out: args.out,
         }
     }

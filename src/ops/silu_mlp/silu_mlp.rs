@@ -1,7 +1,7 @@
 //! `silu_mlp`: the plain MLP, `residual + silu(n W1^T + b1) W2^T + b2`.
 
-use super::mlp::config::MlpTensors;
-use super::mlp::{self, Mlp, MlpKind};
+use super::mlp::config::{First, MlpConfig, MlpTensors};
+use super::mlp::{self, DenseKind, Mlp, MlpKind, NeuronKind};
 use crate::arguments::arguments;
 use crate::backend::cpu::{Cpu, Workspace};
 #[cfg(feature = "cuda")]
@@ -9,6 +9,8 @@ use crate::backend::cuda::{Cuda, CudaTensor, CudaTensorMut, CudaWorkspace};
 #[cfg(feature = "wgpu")]
 use crate::backend::wgpu::{Plan, Wgpu, WgpuTensor, WgpuWorkspace};
 use crate::error::Error;
+use crate::operation::NamedLayouts;
+use crate::parameters::{ParameterInfo, Parameters};
 use crate::tensor::{TensorMut, TensorRef};
 
 arguments! {
@@ -44,22 +46,36 @@ impl MlpKind for Plain {
     type Args<In, Out> = SiluMlpArgs<In, Out>;
 }
 
+impl DenseKind for Plain {}
+impl NeuronKind for Plain {}
+
 impl mlp::sealed::Kind for Plain {
     const NAME: &'static str = "silu_mlp";
+    const FAMILY: &'static str = "silu_mlp";
     const SUMMARY: &'static str = "residual + silu(n W1^T + b1) W2^T + b2, n = x or rms_norm(x)";
-    const GATED: bool = false;
+    const PARAMETERS: &'static [ParameterInfo] = mlp::DENSE_PARAMETERS;
+    const FIRST: First = First::Plain;
+
+    fn describe(inputs: &NamedLayouts, parameters: &Parameters) -> Result<MlpConfig, Error> {
+        MlpConfig::describe(Self::NAME, Self::FIRST, inputs, parameters)
+    }
 
     fn tensors<In, Out>(args: SiluMlpArgs<In, Out>) -> MlpTensors<In, Out> {
         MlpTensors {
             x: args.x,
             gate_weight: None,
-            up_weight: args.up_weight,
+            up_weight: Some(args.up_weight),
             down_weight: args.down_weight,
             gate_bias: None,
             up_bias: args.up_bias,
             down_bias: args.down_bias,
             norm_weight: args.norm_weight,
             residual: args.residual,
+            in_indices: None,
+            out_indices: None,
+            in_mask: None,
+            mid_mask: None,
+            out_mask: None,
             out: args.out,
         }
     }

@@ -12,7 +12,7 @@ enum class FiberState { Ready, Blocked, Done };
 struct AsyncCopy {
     uint32_t destination;
     const void* source;
-    bool valid;
+    int source_bytes;
     Site site;
 };
 

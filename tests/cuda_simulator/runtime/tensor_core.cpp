@@ -11,12 +11,12 @@ namespace {
 
 void complete_copy(const AsyncCopy& copy) {
     unsigned char* destination = shared_pointer(copy.destination, 16);
-    if (copy.valid) {
-        check_device_range(copy.source, 16, "cp.async", copy.site);
-        checker_read(current_fiber(), copy.source, 16, copy.site);
-        memcpy(destination, copy.source, 16);
-    } else {
-        memset(destination, 0, 16);
+    const size_t bytes = size_t(copy.source_bytes);
+    memset(destination, 0, 16);
+    if (bytes > 0) {
+        check_device_range(copy.source, bytes, "cp.async", copy.site);
+        checker_read(current_fiber(), copy.source, bytes, copy.site);
+        memcpy(destination, copy.source, bytes);
     }
     checker_write(current_fiber(), destination, 16, copy.site);
 }
@@ -102,11 +102,12 @@ template <Storage storage> void run_mma(void* const* arguments, uint32_t lanes) 
 
 } // namespace
 
-void cp_async(uint32_t destination, const void* source, bool valid, Site site) {
+void cp_async(uint32_t destination, const void* source, int source_bytes, Site site) {
+    if (source_bytes < 0 || source_bytes > 16) fail("cp.async of %d bytes", source_bytes);
     require_capability(80, "cp.async");
-    const bool aligned = destination % 16 == 0 && (!valid || reinterpret_cast<uintptr_t>(source) % 16 == 0);
+    const bool aligned = destination % 16 == 0 && (source_bytes == 0 || reinterpret_cast<uintptr_t>(source) % 16 == 0);
     if (!aligned) fail("cp.async at %s:%d: an address is not 16-byte aligned", site.file, site.line);
-    const AsyncCopy copy{destination, source, valid, site};
+    const AsyncCopy copy{destination, source, source_bytes, site};
     if (takes_effect_at_issue()) {
         complete_copy(copy);
     } else {

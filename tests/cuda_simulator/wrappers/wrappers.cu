@@ -132,13 +132,13 @@ LDMATRIX_WRAPPER(ldmatrix_x2_trans, 2)
 
 #if SILUETTE_HAS_MMA
 
-// Two groups; every third copy of the second is invalid and must write zeros.
+// Two groups; copies of the second read nothing, six bytes or all of them, and write zeros behind.
 extern "C" __global__ void wrapper_cp_async(const uint32_t* input, uint32_t* output) {
     SHARED_ARRAY(uint32_t, tile, [2][128]);
     const int first = threadIdx.x * 4;
     cp_async16(smem_address(&tile[0][first]), input + first);
     cp_async_commit();
-    cp_async16(smem_address(&tile[1][first]), input + 128 + first, threadIdx.x % 3 != 0);
+    cp_async16(smem_address(&tile[1][first]), input + 128 + first, threadIdx.x % 3 == 1 ? 6 : int(threadIdx.x % 3) * 8);
     cp_async_commit();
     cp_async_wait<1>();
     __syncwarp();

@@ -22,6 +22,11 @@ impl<'a, T: Element> Matrix<'a, T> {
         Matrix { data, rows, columns, stride: layout.row_stride() }
     }
 
+    /// The same rows without their columns: products with it are 0, and nothing is read for them.
+    pub fn without_columns(self) -> Matrix<'a, T> {
+        Matrix { columns: 0, ..self }
+    }
+
     /// Output features.
     pub fn rows(&self) -> usize {
         self.rows

@@ -146,6 +146,9 @@ impl<V: Vectors, P: Products<V>> Leaf for Multiply<'_, '_, V, P> {
                 && scratch.sums.len() >= packing.sums()
                 && scratch.panel.len() >= Packing::panel::<V, P>()
         );
+        if packing.columns == 0 {
+            scratch.sums[..all_rows * packing.sums_stride()].fill(0.0);
+        }
         for start in (0..packing.columns).step_by(Panel::<V, P>::COLUMNS) {
             let columns = start..packing.columns.min(start + Panel::<V, P>::COLUMNS);
             for (matrix, panel) in matrices

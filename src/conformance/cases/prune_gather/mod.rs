@@ -1,12 +1,15 @@
 //! Cases of the structural pruning gathers, one file a group of operations.
 
+mod blocks;
 mod movement;
 
 use crate::conformance::{Case, Tolerance};
 use crate::operation::NamedLayouts;
 
 pub(super) fn cases() -> Vec<Case> {
-    movement::cases()
+    let mut cases = blocks::cases();
+    cases.extend(movement::cases());
+    cases
 }
 
 /// The tolerance of any inputs, or `None` for operations of other families.
@@ -15,5 +18,5 @@ pub(super) fn tolerance(
     inputs: &NamedLayouts,
     outputs: &NamedLayouts,
 ) -> Option<Tolerance> {
-    movement::tolerance(op, inputs, outputs)
+    blocks::tolerance(op, inputs, outputs).or_else(|| movement::tolerance(op, inputs, outputs))
 }

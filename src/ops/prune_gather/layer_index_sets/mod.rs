@@ -35,6 +35,7 @@ impl LayerIndexSets {
         [&self.attention_in, &self.attention_out, &self.mlp_in, &self.mlp_mid, &self.mlp_out]
     }
 
+    #[cfg(any(test, feature = "safetensors"))]
     fn from_sets(sets: [IndexSet; 5]) -> LayerIndexSets {
         let [attention_in, attention_out, mlp_in, mlp_mid, mlp_out] = sets;
         LayerIndexSets { attention_in, attention_out, mlp_in, mlp_mid, mlp_out }

@@ -9,7 +9,7 @@ pub(crate) mod wgpu;
 
 use super::NormScope;
 use super::index_set::{check_ascending, check_rank, index_values, rank_values};
-use super::norm::{NORM_SCOPE, Norm};
+use super::norm::Norm;
 use crate::arguments::arguments;
 use crate::backend::cpu::{Cpu, Workspace};
 #[cfg(feature = "cuda")]
@@ -20,7 +20,7 @@ use crate::dtype::DType;
 use crate::error::Error;
 use crate::layout::Layout;
 use crate::operation::{Cost, NamedLayouts, Operation};
-use crate::ops::silu_mlp::mlp::config::{EPS, OUT_DTYPE, input, out_dtype};
+use crate::ops::silu_mlp::mlp::config::{EPS, NORM_SCOPE, OUT_DTYPE, input, out_dtype};
 use crate::parameters::{ParameterInfo, Parameters};
 use crate::tensor::{TensorMut, TensorRef};
 use crate::validate::Validator;

@@ -1,57 +1,101 @@
-//! The MLPs' options and tensors without their public types: what validation and the kernels work on.
+//! The blocks' options and tensors without their public types: what validation and the kernels work on.
+//!
+//! One block serves four families of public descriptors: dense MLPs, MLPs that read and write subsets of the
+//! features, MLPs under masks, and single projections. Whatever a descriptor does not use is absent: a dense MLP
+//! runs the kernels that it would run if nothing else existed.
 
-use crate::arguments::arguments;
+use crate::arguments::{Arguments as _, arguments};
 use crate::dtype::DType;
 use crate::error::{Error, Problem};
 use crate::layout::Layout;
 use crate::operation::{Cost, NamedLayouts};
+use crate::ops::prune_gather::NormScope;
+use crate::ops::prune_gather::index_set::{check_ascending, index_values};
 use crate::ops::silu_mlp::Rounding;
 use crate::parameters::{ParameterInfo, Parameters};
+use crate::tensor::TensorRef;
 use crate::validate::Validator;
 
 arguments! {
-    /// The tensors of either MLP; the gated one has a `gate_weight`.
+    /// The tensors of any block: `M` tokens, `H` features, of which `I` are read; `F` neurons; `O` rows of the
+    /// second projection, written to `D` features.
     pub struct MlpTensors {
         /// Activations `[M, H]`.
         input x,
-        /// `[F, H]`.
+        /// `[F, I]`.
         optional_input gate_weight,
-        /// `[F, H]`.
-        input up_weight,
-        /// `[H, F]`.
+        /// `[F, I]`.
+        optional_input up_weight,
+        /// `[O, F]`, or `[O, I]` where there is no first projection.
         input down_weight,
         /// `[F]`.
         optional_input gate_bias,
         /// `[F]`.
         optional_input up_bias,
-        /// `[H]`.
+        /// `[O]`.
         optional_input down_bias,
         /// `[H]`.
         optional_input norm_weight,
-        /// `[M, H]`.
+        /// `[M, D]`.
         optional_input residual,
-        /// `[M, H]`.
+        /// `[I]`, features that are read.
+        optional_input in_indices: index,
+        /// `[O]`, features that are written.
+        optional_input out_indices: index,
+        /// `[H]`, f32.
+        optional_input in_mask,
+        /// `[F]`, f32.
+        optional_input mid_mask,
+        /// `[O]`, f32.
+        optional_input out_mask,
+        /// `[M, D]`.
         output out,
     }
 }
 
-/// The descriptor of either MLP.
+/// What comes before the second projection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct MlpConfig {
+pub enum First {
+    /// Nothing: the second projection reads `n`.
+    Absent,
+    /// `silu(n W^T + b)`.
+    Plain,
+    /// `silu(n Wg^T + bg) * (n Wu^T + bu)`.
+    Gated,
+}
+
+/// The descriptor of any block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MlpConfig {
     pub op: &'static str,
-    pub gated: bool,
+    pub first: First,
+    /// Features of a row of `x`.
     pub hidden: usize,
+    /// Features of `n`, which the weights read: `hidden`, or those that are selected.
+    pub inputs: usize,
+    /// Neurons; 0 where there is no first projection.
     pub ffn: usize,
+    /// Rows of the last weight.
+    pub outputs: usize,
+    /// Features of a row of `out`: `outputs`, or those that they are scattered to.
+    pub width: usize,
+    /// Whether `in_indices` say which features are read.
+    pub gathers: bool,
+    /// Whether `out_indices` say which features are written.
+    pub scatters: bool,
+    /// Whether there are masks.
+    pub masked: bool,
     pub activation_dtype: DType,
     pub weight_dtype: DType,
     pub norm: Option<NormEpsilon>,
+    pub norm_scope: NormScope,
     pub rounding: Rounding,
     pub batch_invariant: bool,
 }
 
 /// The epsilon of an RMS norm; compared and hashed by its bits.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct NormEpsilon(pub f32);
+pub struct NormEpsilon(pub f32);
 
 impl PartialEq for NormEpsilon {
     fn eq(&self, other: &NormEpsilon) -> bool {
@@ -85,6 +129,12 @@ pub(crate) const BATCH_INVARIANT: ParameterInfo = ParameterInfo {
     default: "false",
     description: "one kernel for up to 64 rows, so that a row's result does not depend on its batch",
 };
+pub(crate) const NORM_SCOPE: ParameterInfo = ParameterInfo {
+    name: "norm_scope",
+    values: "full, selected or selected_sum_over_d",
+    default: "full",
+    description: "features that the norm's mean square is taken over; only with `norm_weight`",
+};
 pub(crate) const OUT_DTYPE: ParameterInfo = ParameterInfo {
     name: "out_dtype",
     values: "f32, f16 or bf16",
@@ -95,7 +145,7 @@ pub(crate) const OUT_DTYPE: ParameterInfo = ParameterInfo {
 impl MlpConfig {
     pub fn new(
         op: &'static str,
-        gated: bool,
+        first: First,
         hidden: usize,
         ffn: usize,
         dtype: DType,
@@ -106,12 +156,19 @@ impl MlpConfig {
         check.float("dtype", dtype)?;
         Ok(MlpConfig {
             op,
-            gated,
+            first,
             hidden,
+            inputs: hidden,
             ffn,
+            outputs: hidden,
+            width: hidden,
+            gathers: false,
+            scatters: false,
+            masked: false,
             activation_dtype: dtype,
             weight_dtype: dtype,
             norm: None,
+            norm_scope: NormScope::default(),
             rounding: Rounding::default(),
             batch_invariant: false,
         })
@@ -132,34 +189,127 @@ impl MlpConfig {
         Ok(self)
     }
 
-    /// The descriptor that fits these inputs, as [`crate::Operation::describe`].
+    /// Writes `outputs` features, each of its own.
+    pub fn with_outputs(mut self, outputs: usize) -> Result<MlpConfig, Error> {
+        Validator::new(self.op).dimension("outputs", outputs, 0)?;
+        (self.outputs, self.width) = (outputs, outputs);
+        Ok(self)
+    }
+
+    /// Multiplies by masks what is read, the neurons and what is written.
+    pub fn with_masks(mut self) -> MlpConfig {
+        self.masked = true;
+        self
+    }
+
+    /// Reads `inputs` features, by index.
+    pub fn with_gather(mut self, inputs: usize) -> Result<MlpConfig, Error> {
+        self.check_subset("inputs", inputs, self.hidden)?;
+        self.inputs = inputs;
+        self.gathers = true;
+        Ok(self)
+    }
+
+    /// Writes to `outputs` of `width` features, by index.
+    pub fn with_scatter(mut self, outputs: usize, width: usize) -> Result<MlpConfig, Error> {
+        Validator::new(self.op).dimension("width", width, 1)?;
+        self.check_subset("outputs", outputs, width)?;
+        (self.outputs, self.width) = (outputs, width);
+        self.scatters = true;
+        Ok(self)
+    }
+
+    fn check_subset(&self, name: &'static str, members: usize, domain: usize) -> Result<(), Error> {
+        if members <= domain {
+            return Ok(());
+        }
+        let (expected, remedy) = (format!("at most {domain}"), "each feature is selected once");
+        Err(Error::argument(self.op, name, Problem::Value, expected, members, remedy))
+    }
+
+    pub fn is_gated(&self) -> bool {
+        self.first == First::Gated
+    }
+
+    /// Whether something comes between `x` and the first product: a norm, a selection or a mask.
+    pub fn prepares(&self) -> bool {
+        self.norm.is_some() || self.gathers || self.masked
+    }
+
+    /// Neurons that are computed: none where nothing that they lead to depends on them.
+    pub fn neurons(&self) -> usize {
+        if self.inputs == 0 || self.outputs == 0 { 0 } else { self.ffn }
+    }
+
+    /// Columns that the second product sums over.
+    pub fn depth(&self) -> usize {
+        match self.first {
+            First::Absent if self.outputs == 0 => 0,
+            First::Absent => self.inputs,
+            _ => self.neurons(),
+        }
+    }
+
+    /// What the norm's sum of squares is divided by.
+    pub fn norm_divisor(&self) -> usize {
+        match self.norm_scope {
+            NormScope::Selected => self.inputs,
+            NormScope::Full | NormScope::SelectedSumOverD => self.hidden,
+        }
+    }
+
+    /// Whether the norm's statistics are taken over the selected features alone.
+    pub fn norms_selection(&self) -> bool {
+        self.gathers && self.norm_scope != NormScope::Full
+    }
+
+    /// Names of the last weight and its bias.
+    pub fn down_names(&self) -> [&'static str; 2] {
+        match self.first {
+            First::Absent => ["weight", "bias"],
+            _ => ["down_weight", "down_bias"],
+        }
+    }
+
+    /// The options that every descriptor takes, added to one that fits the inputs' shapes.
+    pub fn with_parameters(
+        mut self,
+        inputs: &NamedLayouts,
+        parameters: &Parameters,
+        weight: &Layout,
+    ) -> Result<MlpConfig, Error> {
+        self = self.with_weight_dtype(weight.dtype())?;
+        let eps = parameters.parse(self.op, &EPS)?;
+        let norm_scope = parameters.choose(self.op, &NORM_SCOPE, &NormScope::CHOICES)?;
+        if inputs.contains_key("norm_weight") {
+            self = self.with_norm(eps.unwrap_or(1e-5))?;
+        } else if eps.is_some() || norm_scope.is_some() {
+            let remedy = if eps.is_some() {
+                "eps belongs to the norm"
+            } else {
+                "norm_scope belongs to the norm"
+            };
+            let (problem, expected) = (Problem::Missing, "a tensor");
+            return Err(Error::argument(self.op, "norm_weight", problem, expected, "none", remedy));
+        }
+        self.norm_scope = norm_scope.unwrap_or_default();
+        self.rounding =
+            parameters.choose(self.op, &ROUNDING, &Rounding::CHOICES)?.unwrap_or_default();
+        self.batch_invariant = parameters.parse(self.op, &BATCH_INVARIANT)?.unwrap_or(false);
+        Ok(self)
+    }
+
+    /// The dense descriptor that fits these inputs, as [`crate::Operation::describe`].
     pub fn describe(
         op: &'static str,
-        gated: bool,
+        first: First,
         inputs: &NamedLayouts,
         parameters: &Parameters,
     ) -> Result<MlpConfig, Error> {
         let (x, up_weight) = (input(op, inputs, "x")?, input(op, inputs, "up_weight")?);
         let ffn = up_weight.shape().first().copied().unwrap_or(1);
-        let mut mlp = MlpConfig::new(op, gated, x.columns(), ffn, x.dtype())?;
-        mlp = mlp.with_weight_dtype(up_weight.dtype())?;
-        let eps = parameters.parse(op, &EPS)?;
-        if inputs.contains_key("norm_weight") {
-            mlp = mlp.with_norm(eps.unwrap_or(1e-5))?;
-        } else if eps.is_some() {
-            let remedy = "eps belongs to the norm";
-            return Err(Error::argument(
-                op,
-                "norm_weight",
-                Problem::Missing,
-                "a tensor",
-                "none",
-                remedy,
-            ));
-        }
-        mlp.rounding = parameters.choose(op, &ROUNDING, &Rounding::CHOICES)?.unwrap_or_default();
-        mlp.batch_invariant = parameters.parse(op, &BATCH_INVARIANT)?.unwrap_or(false);
-        Ok(mlp)
+        MlpConfig::new(op, first, x.columns(), ffn, x.dtype())?
+            .with_parameters(inputs, parameters, &up_weight)
     }
 
     /// The layout of `out`, as [`crate::Operation::outputs`].
@@ -171,48 +321,94 @@ impl MlpConfig {
         let dtype = out_dtype(self.op, parameters)?.unwrap_or(self.activation_dtype);
         let rows =
             Validator::new(self.op).rows("x", &input(self.op, inputs, "x")?, self.hidden, X)?;
-        let out = Layout::contiguous(dtype, &[rows, self.hidden])?;
+        let out = Layout::contiguous(dtype, &[rows, self.width])?;
         Ok(NamedLayouts::from([("out".to_owned(), out)]))
     }
 
     pub fn validate(&self, args: &MlpTensors<Layout, Layout>) -> Result<(), Error> {
         let check = Validator::new(self.op);
-        let (hidden, ffn) = (self.hidden, self.ffn);
-        let (activation, weight) = (self.activation_dtype, self.weight_dtype);
-        let rows = check.rows("x", &args.x, hidden, X)?;
-        check.tensor("x", &args.x, activation, &[rows, hidden], X)?;
-        check.presence("gate_weight", args.gate_weight.is_some(), self.gated, "")?;
-        check.optional_tensor("gate_weight", &args.gate_weight, weight, &[ffn, hidden], FIRST)?;
-        check.tensor("up_weight", &args.up_weight, weight, &[ffn, hidden], FIRST)?;
-        check.tensor("down_weight", &args.down_weight, weight, &[hidden, ffn], SECOND)?;
+        let activation = self.activation_dtype;
+        let rows = check.rows("x", &args.x, self.hidden, X)?;
+        check.tensor("x", &args.x, activation, &[rows, self.hidden], X)?;
+        self.validate_weights(args)?;
+        self.validate_selection(args)?;
+        let written = [rows, self.width];
+        if self.first == First::Absent && self.scatters {
+            check.presence("residual", args.residual.is_some(), true, SCATTERED)?;
+        }
+        check.optional_tensor("residual", &args.residual, activation, &written, OUT)?;
+        check.float("out", args.out.dtype())?;
+        check.tensor("out", &args.out, args.out.dtype(), &written, OUT)
+    }
+
+    fn validate_weights(&self, args: &MlpTensors<Layout, Layout>) -> Result<(), Error> {
+        let check = Validator::new(self.op);
+        let (weight, ffn, outputs) = (self.weight_dtype, self.ffn, self.outputs);
+        let first = [ffn, self.inputs];
+        check.presence("gate_weight", args.gate_weight.is_some(), self.is_gated(), "")?;
+        check.optional_tensor("gate_weight", &args.gate_weight, weight, &first, FIRST)?;
+        check.presence("up_weight", args.up_weight.is_some(), self.first != First::Absent, "")?;
+        check.optional_tensor("up_weight", &args.up_weight, weight, &first, FIRST)?;
+        let [down_weight, down_bias] = self.down_names();
+        let (second, meaning) = match self.first {
+            First::Absent => ([outputs, self.inputs], ONLY),
+            _ => ([outputs, ffn], SECOND),
+        };
+        check.tensor(down_weight, &args.down_weight, weight, &second, meaning)?;
         check.optional_tensor("gate_bias", &args.gate_bias, weight, &[ffn], FIRST_BIAS)?;
         check.optional_tensor("up_bias", &args.up_bias, weight, &[ffn], FIRST_BIAS)?;
-        check.optional_tensor("down_bias", &args.down_bias, weight, &[hidden], SECOND_BIAS)?;
+        check.optional_tensor(down_bias, &args.down_bias, weight, &[outputs], SECOND_BIAS)?;
         check.presence("norm_weight", args.norm_weight.is_some(), self.norm.is_some(), NORM)?;
-        check.optional_tensor("norm_weight", &args.norm_weight, weight, &[hidden], SECOND_BIAS)?;
-        check.optional_tensor("residual", &args.residual, activation, &[rows, hidden], X)?;
-        check.float("out", args.out.dtype())?;
-        check.tensor("out", &args.out, args.out.dtype(), &[rows, hidden], X)
+        check.optional_tensor("norm_weight", &args.norm_weight, weight, &[self.hidden], NORMED)
+    }
+
+    fn validate_selection(&self, args: &MlpTensors<Layout, Layout>) -> Result<(), Error> {
+        let check = Validator::new(self.op);
+        for (name, indices, wanted, length, meaning) in [
+            ("in_indices", &args.in_indices, self.gathers, self.inputs, READ),
+            ("out_indices", &args.out_indices, self.scatters, self.outputs, WRITTEN),
+        ] {
+            check.presence(name, indices.is_some(), wanted, meaning)?;
+            check.optional_tensor(name, indices, DType::U32, &[length], meaning)?;
+        }
+        for (name, mask, length) in [
+            ("in_mask", &args.in_mask, self.hidden),
+            ("mid_mask", &args.mid_mask, self.ffn),
+            ("out_mask", &args.out_mask, self.outputs),
+        ] {
+            check.presence(name, mask.is_some(), self.masked, "")?;
+            check.optional_tensor(name, mask, DType::F32, &[length], MASK)?;
+        }
+        Ok(())
+    }
+
+    /// As [`crate::Operation::validate_values`]; `args` are valid.
+    pub fn validate_values<Out>(&self, args: &MlpTensors<TensorRef<'_>, Out>) -> Result<(), Error> {
+        for (name, indices, domain) in [
+            ("in_indices", args.in_indices, self.hidden),
+            ("out_indices", args.out_indices, self.width),
+        ] {
+            if let Some(indices) = indices {
+                check_ascending(self.op, name, index_values(indices), domain)?;
+            }
+        }
+        Ok(())
     }
 
     pub fn cost(&self, args: &MlpTensors<Layout, Layout>) -> Cost {
         let bytes = |layout: &Layout| (layout.elements() * layout.dtype().size()) as u64;
         let rows = args.x.shape()[0] as u64;
-        let projections = if self.gated { 3 } else { 2 };
-        let inputs = [
-            Some(args.x),
-            args.gate_weight,
-            Some(args.up_weight),
-            Some(args.down_weight),
-            args.gate_bias,
-            args.up_bias,
-            args.down_bias,
-            args.norm_weight,
-            args.residual,
-        ];
+        let first = match self.first {
+            First::Absent => 0,
+            First::Plain => 1,
+            First::Gated => 2,
+        };
+        let mut inputs = Vec::new();
+        args.clone().visit(|_, layout| inputs.push(layout), |_, _| {});
+        let products = first * self.inputs * self.neurons() + self.outputs * self.depth();
         Cost {
-            flops: 2 * projections * rows * self.hidden as u64 * self.ffn as u64,
-            bytes_read: inputs.iter().flatten().map(bytes).sum(),
+            flops: 2 * rows * products as u64,
+            bytes_read: inputs.iter().map(bytes).sum(),
             bytes_written: bytes(&args.out),
         }
     }
@@ -226,27 +422,40 @@ impl MlpConfig {
         if rows <= 64 {
             return 1;
         }
-        let tiles = rows.div_ceil(TILE) * self.hidden.div_ceil(TILE);
+        let tiles = rows.div_ceil(TILE) * self.outputs.div_ceil(TILE).max(1);
         (WANTED_TILES / tiles).clamp(1, MAX_SPLITS)
     }
 
-    /// Room for `h` and the normalised activations in f32, and for the partial sums of split products.
+    /// Room for `h` and the prepared activations in f32, and for the partial sums of split products.
     pub fn workspace_bytes(&self, rows: usize) -> usize {
         let part = |elements: usize| (elements * size_of::<f32>()).next_multiple_of(256);
-        let h = part(rows * self.ffn);
-        let normalised = if self.norm.is_some() { part(rows * self.hidden) } else { 0 };
+        let h = part(rows * scratch_stride(self.ffn));
+        let prepared = if self.prepares() { part(rows * scratch_stride(self.inputs)) } else { 0 };
         let splits = self.down_splits(rows);
-        let partial_sums = if splits > 1 { part(splits * rows * self.hidden) } else { 0 };
-        h + normalised + partial_sums
+        let partial_sums = if splits > 1 { part(splits * rows * self.outputs) } else { 0 };
+        h + prepared + partial_sums
     }
 }
 
 const X: &str = "one row of `hidden` features a token";
-const FIRST: &str = "out_features = ffn, in_features = hidden";
-const SECOND: &str = "out_features = hidden, in_features = ffn";
+const OUT: &str = "one row for each of x, of as many features as are written";
+const FIRST: &str = "out_features = ffn, in_features = features that are read";
+const SECOND: &str = "out_features = features that are written, in_features = ffn";
+const ONLY: &str = "out_features = features that are written, in_features = features that are read";
 const FIRST_BIAS: &str = "one value an ffn neuron, in the weights' type";
-const SECOND_BIAS: &str = "one value a hidden feature, in the weights' type";
+const SECOND_BIAS: &str = "one value a row of the weight, in the weights' type";
+const NORMED: &str = "one value a feature of x, in the weights' type";
 const NORM: &str = "it goes with a descriptor made `with_norm`";
+const READ: &str = "one index for each column of the weights that read it";
+const WRITTEN: &str = "one index for each row of the weights that write it";
+const SCATTERED: &str = "what out_indices write is added to it";
+const MASK: &str = "one f32 value a feature, or a neuron";
+
+/// Elements between rows of this many columns in the workspace, where a backend wants every row to start on a
+/// multiple of 16 bytes.
+pub(crate) const fn scratch_stride(columns: usize) -> usize {
+    columns.next_multiple_of(8)
+}
 
 pub(crate) fn input(
     op: &'static str,

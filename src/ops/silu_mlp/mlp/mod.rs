@@ -1,6 +1,7 @@
-//! What the gated and the plain MLP share: descriptor, validation, cost and kernels.
+//! What MLPs and projections share, dense, pruned or masked: descriptor, validation, cost and kernels.
 //!
-//! The plain MLP is the gated one without a gate: `silu` then applies to the only projection.
+//! The plain MLP is the gated one without a gate: `silu` then applies to the only projection. A linear layer is
+//! an MLP's second projection alone.
 
 pub(crate) mod config;
 pub(crate) mod cpu;
@@ -14,7 +15,7 @@ use std::fmt;
 use std::hash::Hash;
 use std::marker::PhantomData;
 
-use config::{MlpConfig, MlpTensors};
+use config::{First, MlpConfig, MlpTensors};
 
 use crate::arguments::Arguments;
 use crate::backend::cpu::{Cpu, Workspace};
@@ -30,7 +31,12 @@ use crate::ops::silu_mlp::Rounding;
 use crate::parameters::{ParameterInfo, Parameters};
 use crate::tensor::{TensorMut, TensorRef};
 
-/// The descriptor of an MLP: [`GatedMlp`](super::GatedMlp) or [`SiluMlp`](super::SiluMlp).
+/// Parameters of blocks that read and write every feature.
+pub(crate) const DENSE_PARAMETERS: &[ParameterInfo] =
+    &[config::EPS, config::ROUNDING, config::BATCH_INVARIANT, config::OUT_DTYPE];
+
+/// The descriptor of an MLP or of one of its projections: [`GatedMlp`](super::GatedMlp),
+/// [`SiluMlp`](super::SiluMlp) or their [pruned kin](crate::ops::prune_gather).
 ///
 /// Biases and the residual are taken if their tensors are given; the norm is part of the descriptor.
 ///
@@ -46,19 +52,28 @@ pub struct Mlp<K> {
     kind: PhantomData<K>,
 }
 
-/// Gated or plain. Sealed: [`Gated`](super::gated_mlp::Gated) and [`Plain`](super::silu_mlp::Plain).
+/// Which block a [`Mlp`] is. Sealed.
 pub trait MlpKind: sealed::Kind + Copy + Eq + Hash + fmt::Debug + Send + Sync + 'static {
     /// The argument struct.
     type Args<In, Out>: Arguments<In, Out>;
 }
+
+/// Blocks that read and write every feature.
+pub trait DenseKind: MlpKind {}
+
+/// Blocks with neurons between two projections.
+pub trait NeuronKind: MlpKind {}
 
 pub(crate) mod sealed {
     use super::*;
 
     pub trait Kind {
         const NAME: &'static str;
+        const FAMILY: &'static str;
         const SUMMARY: &'static str;
-        const GATED: bool;
+        const PARAMETERS: &'static [ParameterInfo];
+        const FIRST: First;
+        fn describe(inputs: &NamedLayouts, parameters: &Parameters) -> Result<MlpConfig, Error>;
         fn tensors<In, Out>(args: <Self as MlpKind>::Args<In, Out>) -> MlpTensors<In, Out>
         where
             Self: MlpKind;
@@ -70,7 +85,7 @@ pub(crate) mod sealed {
     }
 }
 
-impl<K: MlpKind> Mlp<K> {
+impl<K: DenseKind> Mlp<K> {
     /// An MLP from `hidden` features through `ffn` neurons and back, activations and weights of type
     /// `dtype`, without norm.
     ///
@@ -79,9 +94,25 @@ impl<K: MlpKind> Mlp<K> {
     /// [`Problem::Size`](crate::Problem::Size) above 2^31 - 1,
     /// [`Problem::DType`](crate::Problem::DType) for an integer type.
     pub fn new(hidden: usize, ffn: usize, dtype: DType) -> Result<Self, Error> {
-        MlpConfig::new(K::NAME, K::GATED, hidden, ffn, dtype).map(Mlp::from_config)
+        MlpConfig::new(K::NAME, K::FIRST, hidden, ffn, dtype).map(Mlp::from_config)
+    }
+}
+
+impl<K: NeuronKind> Mlp<K> {
+    /// Where intermediate results are rounded; [`Rounding::KeepF32`] unless set.
+    #[must_use]
+    pub fn with_rounding(mut self, rounding: Rounding) -> Self {
+        self.config.rounding = rounding;
+        self
     }
 
+    /// Neurons between the projections.
+    pub fn ffn(&self) -> usize {
+        self.config.ffn
+    }
+}
+
+impl<K: MlpKind> Mlp<K> {
     /// Weights, biases and norm weight of another type: f16 or bf16 under f32 activations.
     ///
     /// # Errors
@@ -99,13 +130,6 @@ impl<K: MlpKind> Mlp<K> {
         self.config.with_norm(eps).map(Mlp::from_config)
     }
 
-    /// Where intermediate results are rounded; [`Rounding::KeepF32`] unless set.
-    #[must_use]
-    pub fn with_rounding(mut self, rounding: Rounding) -> Self {
-        self.config.rounding = rounding;
-        self
-    }
-
     /// Uses one kernel for up to 64 rows, so that a row's result does not depend on its batch.
     #[must_use]
     pub fn with_batch_invariance(mut self, batch_invariant: bool) -> Self {
@@ -118,33 +142,27 @@ impl<K: MlpKind> Mlp<K> {
         self.config.hidden
     }
 
-    /// Neurons between the projections.
-    pub fn ffn(&self) -> usize {
-        self.config.ffn
-    }
-
     /// Scratch memory for `rows` tokens, in bytes, on backends where the caller brings it; the CPU's
     /// [`Workspace`] sizes itself.
     pub fn workspace_bytes(&self, rows: usize) -> usize {
         self.config.workspace_bytes(rows)
     }
 
-    fn from_config(config: MlpConfig) -> Self {
+    pub(crate) fn from_config(config: MlpConfig) -> Self {
         Mlp { config, kind: PhantomData }
     }
 }
 
 impl<K: MlpKind> Operation for Mlp<K> {
     const NAME: &'static str = K::NAME;
-    const FAMILY: &'static str = "silu_mlp";
+    const FAMILY: &'static str = K::FAMILY;
     const SUMMARY: &'static str = K::SUMMARY;
-    const PARAMETERS: &'static [ParameterInfo] =
-        &[config::EPS, config::ROUNDING, config::BATCH_INVARIANT, config::OUT_DTYPE];
+    const PARAMETERS: &'static [ParameterInfo] = K::PARAMETERS;
 
     type Args<In, Out> = K::Args<In, Out>;
 
     fn describe(inputs: &NamedLayouts, parameters: &Parameters) -> Result<Self, Error> {
-        MlpConfig::describe(K::NAME, K::GATED, inputs, parameters).map(Mlp::from_config)
+        K::describe(inputs, parameters).map(Mlp::from_config)
     }
 
     fn outputs(
@@ -157,6 +175,10 @@ impl<K: MlpKind> Operation for Mlp<K> {
 
     fn validate(&self, args: &K::Args<Layout, Layout>) -> Result<(), Error> {
         self.config.validate(&K::copied(args))
+    }
+
+    fn validate_values(&self, args: &K::Args<TensorRef<'_>, Layout>) -> Result<(), Error> {
+        self.config.validate_values(&K::copied(args))
     }
 
     fn cost(&self, args: &K::Args<Layout, Layout>) -> Cost {

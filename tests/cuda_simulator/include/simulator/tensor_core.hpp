@@ -10,7 +10,7 @@ template <class T> constexpr Storage storage_of();
 template <> constexpr Storage storage_of<f16>() { return Storage::F16; }
 template <> constexpr Storage storage_of<bf16>() { return Storage::BF16; }
 
-void cp_async(uint32_t destination, const void* source, bool valid, Site site);
+void cp_async(uint32_t destination, const void* source, int source_bytes, Site site);
 void cp_async_commit();
 void cp_async_wait(size_t pending);
 void ldmatrix(uint32_t* fragment, int matrices, bool transposed, uint32_t row_address, Site site);
@@ -18,8 +18,8 @@ void mma_m16n8k16(Storage storage, float* accumulator, const uint32_t* a, const 
 
 } // namespace simulator
 
-inline void cp_async16(uint32_t destination, const void* source, bool valid = true, SIMULATOR_SITE) {
-    simulator::cp_async(destination, source, valid, site);
+inline void cp_async16(uint32_t destination, const void* source, int source_bytes = 16, SIMULATOR_SITE) {
+    simulator::cp_async(destination, source, source_bytes, site);
 }
 inline void cp_async_commit() { simulator::cp_async_commit(); }
 template <int Pending> void cp_async_wait() { simulator::cp_async_wait(size_t(Pending)); }

@@ -1,4 +1,4 @@
-//! The MLPs on the CPU.
+//! Every block on the CPU.
 
 mod layer;
 mod strategy;
@@ -7,7 +7,7 @@ mod stream;
 mod tests;
 mod tiles;
 
-use layer::{Hidden, Input, Layer, Output};
+use layer::{Hidden, Input, Layer, Norm, Output};
 use strategy::{Kernel, Strategy};
 
 use super::config::{MlpConfig, MlpTensors};
@@ -18,6 +18,7 @@ use crate::backend::cpu::products::{self, ProductJob, Products};
 use crate::backend::cpu::{Cpu, Workspace};
 use crate::error::Error;
 use crate::layout::HasLayout;
+use crate::ops::prune_gather::index_set::index_values;
 use crate::tensor::{TensorMut, TensorRef};
 
 pub(crate) fn mlp(
@@ -27,6 +28,7 @@ pub(crate) fn mlp(
     workspace: &mut Workspace,
 ) -> Result<(), Error> {
     op.validate(&args.layouts())?;
+    op.validate_values(&args.inputs())?;
     let rows = args.x.layout().shape()[0];
     if rows == 0 {
         return Ok(());
@@ -62,26 +64,44 @@ impl ProductJob for MlpJob<'_> {
 
     fn run<V: Vectors, P: Products<V>>(self, v: V, p: P) {
         let MlpJob { op, mut args, workspace, strategy } = self;
-        let up = Matrix::new(args.up_weight);
-        let first = [args.gate_weight.map_or(up, Matrix::new), up];
+        let residual = args.residual.or(op.scatters.then_some(args.x));
+        let first = match (args.gate_weight, args.up_weight) {
+            (Some(gate), Some(up)) => &[Matrix::new(gate), Matrix::new(up)][..],
+            (None, Some(up)) => &[Matrix::new(up)],
+            _ => &[],
+        };
+        let down = Matrix::<P::Weight>::new(args.down_weight);
         let layer = Layer {
             rows: args.x.layout().shape()[0],
-            first: &first[usize::from(!op.gated)..],
-            down: Matrix::<P::Weight>::new(args.down_weight),
+            first,
+            down: if op.depth() == 0 { down.without_columns() } else { down },
             input: Input {
                 x: FloatRows::new(args.x),
-                norm: op.norm.zip(args.norm_weight.map(FloatRows::new)),
+                // Without products, nothing is read.
+                columns: if op.depth() == 0 { 0 } else { op.inputs },
+                indices: args.in_indices.map(index_values),
+                norm: op.norm.zip(args.norm_weight).map(|(eps, weight)| Norm {
+                    eps,
+                    weight: FloatRows::new(weight),
+                    features: op.hidden,
+                    of_selection: op.norms_selection(),
+                    divisor: op.norm_divisor(),
+                }),
+                mask: args.in_mask.map(FloatRows::new),
                 dtype: op.activation_dtype,
             },
             hidden: Hidden {
                 gate_bias: args.gate_bias.map(FloatRows::new),
                 up_bias: args.up_bias.map(FloatRows::new),
+                mask: args.mid_mask.map(FloatRows::new),
                 rounding: op.rounding,
                 dtype: op.activation_dtype,
             },
             output: Output {
                 bias: args.down_bias.map(FloatRows::new),
-                residual: args.residual.map(FloatRows::new),
+                mask: args.out_mask.map(FloatRows::new),
+                residual: residual.map(FloatRows::new),
+                indices: args.out_indices.map(index_values),
                 out: FloatRowsMut::new(&mut args.out),
             },
         };

@@ -1,7 +1,7 @@
 //! Which kernel runs, and in how many pieces: a function of shape, types and threads alone.
 
 use crate::backend::cpu::product::tiles::{ROW_UNIT, block_rows};
-use crate::ops::silu_mlp::mlp::config::MlpConfig;
+use crate::ops::silu_mlp::mlp::config::{First, MlpConfig};
 
 /// How the two products are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,8 +40,12 @@ impl Strategy {
             ..=MAX_INVARIANT_ROWS if op.batch_invariant => Kernel::Stream,
             _ => Kernel::Tiles,
         };
-        let matrices = if op.gated { 2 } else { 1 };
-        let weights = (matrices + 1) * op.hidden * op.ffn;
+        let matrices = match op.first {
+            First::Absent => 0,
+            First::Plain => 1,
+            First::Gated => 2,
+        };
+        let weights = matrices * op.inputs * op.neurons() + op.outputs * op.depth();
         let products = weights.saturating_mul(rows.max(1));
         let threads = (products / MIN_PRODUCTS_PER_THREAD).clamp(1, threads.max(1));
         let chunk = |rows: usize, columns: usize, matrices: usize| match kernel {
@@ -52,14 +56,17 @@ impl Strategy {
                 even.max(shortest).next_multiple_of(16).min(rows.max(1))
             }
             Kernel::Tiles => {
-                let largest = block_rows(matrices);
+                let largest = block_rows(matrices.max(1));
                 rows.div_ceil(threads * 2).next_multiple_of(ROW_UNIT).clamp(ROW_UNIT, largest)
             }
         };
         Strategy {
             kernel,
             threads,
-            chunk_rows: [chunk(op.ffn, op.hidden, matrices), chunk(op.hidden, op.ffn, 1)],
+            chunk_rows: [
+                chunk(op.neurons(), op.inputs, matrices),
+                chunk(op.outputs, op.depth(), 1),
+            ],
         }
     }
 }
@@ -70,7 +77,7 @@ mod tests {
     use crate::dtype::DType;
 
     fn op(hidden: usize, ffn: usize) -> MlpConfig {
-        MlpConfig::new("gated_mlp", true, hidden, ffn, DType::BF16).unwrap()
+        MlpConfig::new("gated_mlp", First::Gated, hidden, ffn, DType::BF16).unwrap()
     }
 
     #[test]

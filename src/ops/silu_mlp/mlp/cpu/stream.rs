@@ -18,9 +18,11 @@ pub(super) fn run<V: Vectors, P: Products<V>>(
     strategy: Strategy,
     workspace: &mut Workspace,
 ) {
-    let (rows, hidden, ffn) = (layer.rows, layer.down.rows(), layer.down.columns());
-    let n_length = rows * Activations::<P::Operand>::stride(hidden);
-    let h_length = rows * Activations::<P::Operand>::stride(ffn);
+    let (rows, depth) = (layer.rows, layer.down.columns());
+    let (inputs, outputs) = (layer.input.columns, layer.down.rows());
+    let n_length = rows * Activations::<P::Operand>::stride(inputs);
+    let h_columns = if layer.first.is_empty() { 0 } else { depth };
+    let h_length = rows * Activations::<P::Operand>::stride(h_columns);
     let [first_rows, second_rows] = strategy.chunk_rows;
     let sums_length = rows * (first_rows * layer.first.len()).max(second_rows);
     let mut arena = workspace.reserve(
@@ -36,21 +38,23 @@ pub(super) fn run<V: Vectors, P: Products<V>>(
     let (v, p) = tokens;
 
     let shared_n = Shared::new(&mut *n);
-    for_each_chunk(1, 1, &|_, _| p.enter(v, Prepare { v, layer, n: shared_n }));
-    let n = Activations::new(n, rows, hidden);
+    if depth > 0 {
+        for_each_chunk(1, 1, &|_, _| p.enter(v, Prepare { v, layer, n: shared_n }));
+    }
+    let n = Activations::new(n, rows, inputs);
 
     let shared_h = Shared::new(&mut *h);
-    for_each_chunk(strategy.threads, ffn.div_ceil(first_rows), &|slot, index| {
-        let neurons = chunk(ffn, first_rows, index);
+    for_each_chunk(strategy.threads, h_columns.div_ceil(first_rows), &|slot, index| {
+        let neurons = chunk(depth, first_rows, index);
         let (matrices, sums) = (layer.first, slot_sums(slot));
         let rows = neurons.clone();
         p.enter(v, SumRows { tokens, matrices, rows, activations: n, sums: &mut *sums });
         p.enter(v, First { v, layer, neurons, sums, h: shared_h });
     });
-    let h = Activations::new(h, rows, ffn);
+    let h = if layer.first.is_empty() { n } else { Activations::new(h, rows, h_columns) };
 
-    for_each_chunk(strategy.threads, hidden.div_ceil(second_rows), &|slot, index| {
-        let features = chunk(hidden, second_rows, index);
+    for_each_chunk(strategy.threads, layer.output.chunks(outputs, second_rows), &|slot, index| {
+        let features = chunk(outputs, second_rows, index);
         let (matrices, sums) = (&[layer.down], slot_sums(slot));
         let rows = features.clone();
         p.enter(v, SumRows { tokens, matrices, rows, activations: h, sums: &mut *sums });
@@ -58,7 +62,7 @@ pub(super) fn run<V: Vectors, P: Products<V>>(
     });
 }
 
-/// Normalises and converts the activations.
+/// Selects, normalises and converts the activations.
 struct Prepare<'a, V, W, T> {
     v: V,
     layer: &'a Layer<'a, W>,
@@ -68,10 +72,10 @@ struct Prepare<'a, V, W, T> {
 impl<V: Vectors, W: Float, T: Float> Leaf for Prepare<'_, V, W, T> {
     #[inline(always)]
     fn run(self) {
-        let (v, input, columns) = (self.v, &self.layer.input, self.layer.down.rows());
+        let (v, input, columns) = (self.v, &self.layer.input, self.layer.input.columns);
         let stride = Activations::<T>::stride(columns);
         for row in 0..self.layer.rows {
-            let scale = input.scale(v, row, columns);
+            let scale = input.scale(v, row);
             // SAFETY: nothing else runs meanwhile.
             let n = unsafe { self.n.slice(row * stride..(row + 1) * stride) };
             let whole = columns.next_multiple_of(V::LANES);
@@ -113,10 +117,11 @@ impl<V: Vectors, W: Float, T: Float> Leaf for First<'_, V, W, T> {
                     let start = (matrix * layer.rows + row) * count;
                     v.add(v.load_slice(&sums[start..][lanes.clone()]), biases[matrix])
                 };
+                let factors = layer.hidden.factors(v, neurons.start + at);
                 let vector = if gated {
-                    layer.hidden.activate(v, &[sum(0), sum(1)])
+                    layer.hidden.activate(v, &[sum(0), sum(1)], factors)
                 } else {
-                    layer.hidden.activate(v, &[sum(0)])
+                    layer.hidden.activate(v, &[sum(0)], factors)
                 };
                 v.store_slice(vector, &mut h[lanes]);
             }
@@ -140,6 +145,8 @@ impl<V: Vectors, W: Float> Leaf for Second<'_, V, W> {
         let count = features.len();
         for row in 0..layer.rows {
             let sums = &sums[row * count..][..count];
+            // SAFETY: these features belong to this chunk.
+            unsafe { layer.output.copy_residual(v, row, &features) };
             for at in (0..count).step_by(V::LANES) {
                 let vector = v.load_slice(&sums[at..]);
                 // SAFETY: these features belong to this chunk.

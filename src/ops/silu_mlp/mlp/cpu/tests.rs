@@ -7,6 +7,7 @@ use super::*;
 use crate::backend::cpu::InstructionSet;
 use crate::dtype::{DType, bf16, f16};
 use crate::layout::Layout;
+use crate::ops::silu_mlp::mlp::config::First;
 use crate::ops::silu_mlp::mlp::reference;
 use crate::ops::silu_mlp::{MLP_DTYPES, Rounding};
 use crate::tensor::Tensor;
@@ -28,7 +29,7 @@ struct Problem {
 
 impl Problem {
     fn new([rows, hidden, ffn]: [usize; 3], (activation, weight): (DType, DType)) -> Problem {
-        let op = MlpConfig::new("gated_mlp", true, hidden, ffn, activation)
+        let op = MlpConfig::new("gated_mlp", First::Gated, hidden, ffn, activation)
             .and_then(|op| op.with_weight_dtype(weight))
             .and_then(|op| op.with_norm(1e-5))
             .unwrap();
@@ -50,18 +51,14 @@ impl Problem {
     }
 
     fn args<'a>(&'a self, out: &'a mut Tensor) -> MlpTensors<TensorRef<'a>, TensorMut<'a>> {
-        MlpTensors::new(
-            self.x.view(),
-            self.up_weight.view(),
-            self.down_weight.view(),
-            out.view_mut(),
-        )
-        .gate_weight(self.gate_weight.view())
-        .gate_bias(self.gate_bias.view())
-        .up_bias(self.up_bias.view())
-        .down_bias(self.down_bias.view())
-        .norm_weight(self.norm_weight.view())
-        .residual(self.residual.view())
+        MlpTensors::new(self.x.view(), self.down_weight.view(), out.view_mut())
+            .up_weight(self.up_weight.view())
+            .gate_weight(self.gate_weight.view())
+            .gate_bias(self.gate_bias.view())
+            .up_bias(self.up_bias.view())
+            .down_bias(self.down_bias.view())
+            .norm_weight(self.norm_weight.view())
+            .residual(self.residual.view())
     }
 
     fn out(&self, dtype: DType) -> Tensor {

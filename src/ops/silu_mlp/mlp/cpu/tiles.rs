@@ -42,9 +42,10 @@ fn run_part<V: Vectors, P: Products<V>>(
     strategy: Strategy,
     workspace: &mut Workspace,
 ) {
-    let (hidden, ffn) = (layer.down.rows(), layer.down.columns());
-    let n_packing = Packing::new::<V, P>(rows.len(), hidden);
-    let h_packing = Packing::new::<V, P>(rows.len(), ffn);
+    let (outputs, depth) = (layer.down.rows(), layer.down.columns());
+    let h_columns = if layer.first.is_empty() { 0 } else { depth };
+    let n_packing = Packing::new::<V, P>(rows.len(), layer.input.columns);
+    let h_packing = Packing::new::<V, P>(rows.len(), h_columns);
     let (sums_length, panel_length) = (n_packing.sums(), Packing::panel::<V, P>());
     let mut arena = workspace.reserve(
         Workspace::bytes_for::<P::Operand>(n_packing.operands())
@@ -66,7 +67,8 @@ fn run_part<V: Vectors, P: Products<V>>(
     let [first_rows, second_rows] = strategy.chunk_rows;
 
     let shared_n = Shared::new(&mut *n);
-    for_each_chunk(strategy.threads, n_packing.padded_rows() / V::LANES, &|_, index| {
+    let vectors = if depth == 0 { 0 } else { n_packing.padded_rows() / V::LANES };
+    for_each_chunk(strategy.threads, vectors, &|_, index| {
         let start = rows.start;
         p.enter(
             v,
@@ -76,25 +78,26 @@ fn run_part<V: Vectors, P: Products<V>>(
     let n = (n_packing, &*n);
 
     let shared_h = (h_packing, Shared::new(&mut *h));
-    for_each_chunk(strategy.threads, ffn.div_ceil(first_rows), &|slot, index| {
-        let neurons = chunk(ffn, first_rows, index);
+    for_each_chunk(strategy.threads, h_columns.div_ceil(first_rows), &|slot, index| {
+        let neurons = chunk(depth, first_rows, index);
         let (matrices, rows) = (layer.first, neurons.clone());
         let mut scratch = scratch(slot);
         p.enter(v, Multiply { tokens, matrices, rows, activations: n, scratch: &mut scratch });
         p.enter(v, First { tokens, layer, neurons, sums: scratch.sums, h: shared_h });
     });
-    let h = (h_packing, &*h);
+    let h = if layer.first.is_empty() { n } else { (h_packing, &*h) };
 
-    for_each_chunk(strategy.threads, hidden.div_ceil(second_rows), &|slot, index| {
-        let (features, start) = (chunk(hidden, second_rows, index), rows.start);
+    let chunks = layer.output.chunks(outputs, second_rows);
+    for_each_chunk(strategy.threads, chunks, &|slot, index| {
+        let (features, start) = (chunk(outputs, second_rows, index), rows.start);
         let (matrices, activations, rows) = (&[layer.down], h, features.clone());
         let mut scratch = scratch(slot);
         p.enter(v, Multiply { tokens, matrices, rows, activations, scratch: &mut scratch });
-        p.enter(v, Second { v, layer, features, start, packing: h_packing, sums: scratch.sums });
+        p.enter(v, Second { v, layer, features, start, packing: h.0, sums: scratch.sums });
     });
 }
 
-/// Normalises, converts and packs one vector of rows.
+/// Selects, normalises, converts and packs one vector of rows.
 struct Pack<'a, V: Vectors, P: Products<V>> {
     tokens: (V, P),
     layer: &'a Layer<'a, P::Weight>,
@@ -115,7 +118,7 @@ impl<V: Vectors, P: Products<V>> Leaf for Pack<'_, V, P> {
         let count = V::LANES.min(packing.rows() - lane);
         let mut scales = [Scale::ONE; MAX_LANES];
         for (index, scale) in scales[..count].iter_mut().enumerate() {
-            *scale = layer.input.scale(v, start + lane + index, columns);
+            *scale = layer.input.scale(v, start + lane + index);
         }
         // Rows beyond the last stay zero.
         let mut buffer = [[zero; PACK_COLUMNS]; MAX_LANES];
@@ -159,8 +162,11 @@ impl<V: Vectors, P: Products<V>> Leaf for First<'_, V, P> {
         for group in (0..neurons.len()).step_by(P::GROUP) {
             let count = P::GROUP.min(neurons.len() - group);
             let mut biases = [[v.splat(0.0); 2]; 2];
-            for (index, biases) in biases[..count].iter_mut().enumerate() {
-                *biases = layer.hidden.splat_biases(v, neurons.start + group + index, gated);
+            let mut factors = [None; 2];
+            for index in 0..count {
+                let neuron = neurons.start + group + index;
+                biases[index] = layer.hidden.splat_biases(v, neuron, gated);
+                factors[index] = layer.hidden.splat_factor(v, neuron);
             }
             for lane in (0..packing.padded_rows()).step_by(V::LANES) {
                 let mut values = [v.splat(0.0); 2];
@@ -169,9 +175,10 @@ impl<V: Vectors, P: Products<V>> Leaf for First<'_, V, P> {
                     let first = v.add(v.load_slice(&sums[at..]), biases[index][0]);
                     values[index] = if gated {
                         let up = v.load_slice(&sums[second + at..]);
-                        layer.hidden.activate(v, &[first, v.add(up, biases[index][1])])
+                        let up = v.add(up, biases[index][1]);
+                        layer.hidden.activate(v, &[first, up], factors[index])
                     } else {
-                        layer.hidden.activate(v, &[first])
+                        layer.hidden.activate(v, &[first], factors[index])
                     };
                 }
                 let offset = packing.offset(lane, neurons.start + group);
@@ -201,6 +208,8 @@ impl<V: Vectors, W: Float> Leaf for Second<'_, V, W> {
         let Second { v, layer, features, start, packing, sums } = self;
         let stride = packing.sums_stride();
         for row in 0..packing.rows() {
+            // SAFETY: these features belong to this chunk.
+            unsafe { layer.output.copy_residual(v, start + row, &features) };
             for at in (0..features.len()).step_by(V::LANES) {
                 let count = V::LANES.min(features.len() - at);
                 let mut lanes = [0f32; MAX_LANES];

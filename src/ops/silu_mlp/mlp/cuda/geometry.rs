@@ -20,7 +20,7 @@ const GEMV_X_STEP: usize = 256;
 const GEMV_X_BYTES: usize = 40 << 10;
 const GEMV_FIRST_FEATURES: usize = 8;
 const GEMV_SECOND_FEATURES: usize = 4;
-const NORM_THREADS: u32 = 128;
+const PREPARE_THREADS: u32 = 128;
 const PLAIN_THREADS: u32 = 256;
 const PLAIN_TILE: usize = 64;
 const SKINNY_THREADS: u32 = 128;
@@ -43,11 +43,13 @@ pub(super) struct Geometry<'a> {
 impl Geometry<'_> {
     /// Dimensions that the kernels' 32-bit indices can take.
     pub fn check_dimensions(&self) -> Result<(), Error> {
-        for (name, value) in [("rows", self.rows), ("hidden", self.op.hidden), ("ffn", self.op.ffn)]
+        let op = self.op;
+        for (name, value) in
+            [("rows", self.rows), ("hidden", op.hidden), ("ffn", op.ffn), ("width", op.width)]
         {
             if value > MAX_DIMENSION {
                 return Err(Error::Unsupported {
-                    op: self.op.op,
+                    op: op.op,
                     backend: Backend::Cuda,
                     reason: format!("{name} is {value}; limit {MAX_DIMENSION}"),
                     remedy: "".into(),
@@ -57,15 +59,15 @@ impl Geometry<'_> {
         Ok(())
     }
 
-    /// `n = rms_norm(x)`.
-    pub fn norm(&self) -> Result<Launch, Error> {
-        let kernel = self.kernel("silu_mlp/rms_norm", "mlp_rms_norm");
-        self.launch(kernel, [self.rows, 1, 1], NORM_THREADS, 0)
+    /// `n` from `x`.
+    pub fn prepare(&self) -> Result<Launch, Error> {
+        let kernel = self.kernel("silu_mlp/prepare", "mlp_prepare");
+        self.launch(kernel, [self.rows, 1, 1], PREPARE_THREADS, 0)
     }
 
     /// `h` from `n`, or from `x`.
     pub fn first(&self, choice: Choice) -> Result<Launch, Error> {
-        let (rows, ffn, gated) = (self.rows, self.op.ffn, self.op.gated);
+        let (rows, ffn, gated) = (self.rows, self.op.neurons(), self.op.is_gated());
         let kernel = self.first_kernel(choice);
         let matrices = if gated { 2 } else { 1 };
         match choice {
@@ -95,24 +97,25 @@ impl Geometry<'_> {
 
     /// `out`, or its partial sums, from `h`.
     pub fn second(&self, choice: Choice) -> Result<Launch, Error> {
-        let (rows, hidden) = (self.rows, self.op.hidden);
+        // Features that no row is written to need somebody to copy them.
+        let (rows, outputs) = (self.rows, self.op.outputs.max(1));
         let kernel = self.second_kernel(choice);
         match choice {
             Choice::Gemv => {
-                let grid_y = hidden.div_ceil(GEMV_SECOND_FEATURES).min(MAX_GRID_Y);
+                let grid_y = outputs.div_ceil(GEMV_SECOND_FEATURES).min(MAX_GRID_Y);
                 self.launch(kernel, [rows.div_ceil(GEMV_ROWS), grid_y, 1], GEMV_THREADS, 0)
             }
             Choice::Skinny(tokens) => {
                 let skinny = Skinny::second(tokens);
-                let grid = [rows.div_ceil(skinny.tokens), hidden.div_ceil(skinny.weight_rows), 1];
+                let grid = [rows.div_ceil(skinny.tokens), outputs.div_ceil(skinny.weight_rows), 1];
                 self.launch(kernel, grid, SKINNY_THREADS, skinny.shared_bytes)
             }
             Choice::Tile => {
-                let grid = [rows.div_ceil(TILE), hidden.div_ceil(TILE), self.splits(choice)];
+                let grid = [rows.div_ceil(TILE), outputs.div_ceil(TILE), self.splits(choice)];
                 self.launch(kernel, grid, TILE_THREADS, TILE_SHARED_BYTES)
             }
             Choice::Plain => {
-                let grid = [rows.div_ceil(PLAIN_TILE), hidden.div_ceil(2 * PLAIN_TILE), 1];
+                let grid = [rows.div_ceil(PLAIN_TILE), outputs.div_ceil(2 * PLAIN_TILE), 1];
                 self.launch(kernel, grid, PLAIN_THREADS, 0)
             }
         }
@@ -121,7 +124,7 @@ impl Geometry<'_> {
     /// `out` from its partial sums.
     pub fn reduce(&self) -> Result<Launch, Error> {
         let kernel = self.kernel("silu_mlp/tile", "mlp_down_reduce");
-        let grid_x = self.op.hidden.div_ceil(REDUCE_THREADS as usize);
+        let grid_x = self.op.outputs.div_ceil(REDUCE_THREADS as usize);
         self.launch(kernel, [grid_x, self.rows.min(MAX_GRID_Y), 1], REDUCE_THREADS, 0)
     }
 
@@ -129,15 +132,17 @@ impl Geometry<'_> {
     pub fn x_tile(&self) -> usize {
         let row_bytes = self.rows.min(GEMV_ROWS) * self.op.activation_dtype.size();
         let most = GEMV_X_BYTES / row_bytes / GEMV_X_STEP * GEMV_X_STEP;
-        self.op.hidden.next_multiple_of(GEMV_X_STEP).min(most)
+        self.op.inputs.next_multiple_of(GEMV_X_STEP).min(most)
     }
 
     /// Parts that the second half's inner dimension is cut into.
     pub fn splits(&self, choice: Choice) -> usize {
         match choice {
-            Choice::Tile => {
-                self.op.down_splits(self.rows).min(self.op.ffn.div_ceil(MIN_SPLIT_COLUMNS)).max(1)
-            }
+            Choice::Tile => self
+                .op
+                .down_splits(self.rows)
+                .min(self.op.depth().div_ceil(MIN_SPLIT_COLUMNS))
+                .max(1),
             _ => 1,
         }
     }
@@ -158,7 +163,7 @@ impl Geometry<'_> {
             Choice::Tile => ("silu_mlp/tile", "gated_mlp_gate_up_tile", "silu_mlp_up_tile"),
             Choice::Plain => ("silu_mlp/plain", "gated_mlp_gate_up_plain", "silu_mlp_up_plain"),
         };
-        self.kernel(source, if self.op.gated { gated } else { plain })
+        self.kernel(source, if self.op.is_gated() { gated } else { plain })
     }
 
     fn second_kernel(&self, choice: Choice) -> Kernel {
@@ -225,7 +230,7 @@ impl Skinny {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::silu_mlp::mlp::config::MlpConfig;
+    use crate::ops::silu_mlp::mlp::config::First;
 
     const CHOICES: [Choice; 7] = [
         Choice::Gemv,
@@ -238,7 +243,8 @@ mod tests {
     ];
 
     fn mlp(gated: bool, hidden: usize, ffn: usize, dtype: DType) -> MlpConfig {
-        MlpConfig::new("gated_mlp", gated, hidden, ffn, dtype).unwrap()
+        let first = if gated { First::Gated } else { First::Plain };
+        MlpConfig::new("gated_mlp", first, hidden, ffn, dtype).unwrap()
     }
 
     #[test]
@@ -276,7 +282,7 @@ mod tests {
             (name("silu_mlp_up_plain_bf16"), [2, 86, 1], 256, 0)
         );
         let geometry = Geometry { op: &gated, rows: 130, device: &device };
-        assert_eq!(geometry.norm().unwrap().grid, [130, 1, 1]);
+        assert_eq!(geometry.prepare().unwrap().grid, [130, 1, 1]);
         assert_eq!(geometry.second(Choice::Gemv).unwrap().grid, [65, 1024, 1]);
         assert_eq!(geometry.second(Choice::Tile).unwrap().grid, [2, 32, 4]);
         assert_eq!(geometry.second(Choice::Plain).unwrap().grid, [3, 32, 1]);
@@ -295,7 +301,8 @@ mod tests {
             let op = mlp(gated, features, features, DType::F16);
             let geometry = Geometry { op: &op, rows, device: &device };
             for choice in CHOICES {
-                for launch in [geometry.first(choice), geometry.second(choice), geometry.norm()] {
+                for launch in [geometry.first(choice), geometry.second(choice), geometry.prepare()]
+                {
                     let Ok(launch) = launch else { continue };
                     let within = launch.grid.iter().zip(&device.max_grid).all(|(n, max)| n <= max);
                     assert!(within && launch.grid.iter().all(|&blocks| blocks > 0), "{launch:?}");

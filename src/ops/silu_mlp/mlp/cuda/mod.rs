@@ -1,4 +1,4 @@
-//! The MLPs on CUDA.
+//! Every block on CUDA.
 
 #![allow(unsafe_code, reason = "kernel launches")]
 
@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use cudarc::driver::CudaStream;
 
-use self::plan::{Alignment, MlpPlan, is_dense_vectorisable};
-use super::config::{MlpConfig, MlpTensors};
+use self::plan::{Alignment, MlpPlan};
+use super::config::{First, MlpConfig, MlpTensors, scratch_stride};
 use crate::backend::cuda::binder::{Binder, Pointer};
 use crate::backend::cuda::launch::{CudaPlan, Launch};
 use crate::backend::cuda::parameters::{KernelParameters, ReadPointer, WritePointer};
@@ -19,7 +19,7 @@ use crate::backend::cuda::{Cuda, CudaTensor, CudaTensorMut, CudaWorkspace};
 use crate::error::Error;
 use crate::layout::Layout;
 use crate::ops::silu_mlp::Rounding;
-use crate::ops::silu_mlp::cuda_parameters::{DownParams, GateUpParams, RmsNormParams, dtype_code};
+use crate::ops::silu_mlp::cuda_parameters::{DownParams, GateUpParams, PrepareParams, dtype_code};
 
 /// The launches for tensors of these layouts, as [`Cuda::plan`].
 pub(crate) fn plan(
@@ -50,17 +50,23 @@ pub(crate) fn enqueue(
     if rows == 0 {
         return Ok(());
     }
+    let [down_weight, down_bias] = op.down_names();
     let mut binder = Binder::new(cuda, op.op, stream)?;
     let pointers = Pointers {
         x: binder.input("x", &args.x)?,
         gate_weight: binder.optional_input("gate_weight", &args.gate_weight)?,
-        up_weight: binder.input("up_weight", &args.up_weight)?,
-        down_weight: binder.input("down_weight", &args.down_weight)?,
+        up_weight: binder.optional_input("up_weight", &args.up_weight)?,
+        down_weight: binder.input(down_weight, &args.down_weight)?,
         gate_bias: binder.optional_input("gate_bias", &args.gate_bias)?,
         up_bias: binder.optional_input("up_bias", &args.up_bias)?,
-        down_bias: binder.optional_input("down_bias", &args.down_bias)?,
+        down_bias: binder.optional_input(down_bias, &args.down_bias)?,
         norm_weight: binder.optional_input("norm_weight", &args.norm_weight)?,
         residual: binder.optional_input("residual", &args.residual)?,
+        in_indices: binder.optional_input("in_indices", &args.in_indices)?,
+        out_indices: binder.optional_input("out_indices", &args.out_indices)?,
+        in_mask: binder.optional_input("in_mask", &args.in_mask)?,
+        mid_mask: binder.optional_input("mid_mask", &args.mid_mask)?,
+        out_mask: binder.optional_input("out_mask", &args.out_mask)?,
         out: binder.output("out", &mut args.out)?,
         workspace: binder.workspace(&mut workspace, op.workspace_bytes(rows))?,
     };
@@ -80,6 +86,11 @@ struct Pointers<'a> {
     down_bias: Pointer<'a>,
     norm_weight: Pointer<'a>,
     residual: Pointer<'a>,
+    in_indices: Pointer<'a>,
+    out_indices: Pointer<'a>,
+    in_mask: Pointer<'a>,
+    mid_mask: Pointer<'a>,
+    out_mask: Pointer<'a>,
     out: Pointer<'a>,
     workspace: Pointer<'a>,
 }
@@ -108,13 +119,14 @@ struct Call<'a> {
 
 impl Call<'_> {
     fn enqueue(&self) -> Result<(), Error> {
-        let (norm, first, down) = (self.norm_params(), self.first_params(), self.down_params());
+        let (prepare, first) = (self.prepare_params(), self.first_params());
+        let down = self.down_params();
         // Every kernel is at hand before the first one is launched, so that a call happens whole or not at all.
         for launch in self.plan.launches().launches() {
             self.cuda.function(self.op.op, self.stream, launch)?;
         }
         let mut follows = false;
-        self.launch(self.plan.norm, &norm, &mut follows)?;
+        self.launch(self.plan.prepare, &prepare, &mut follows)?;
         self.launch(self.plan.first, &first, &mut follows)?;
         self.launch(Some(self.plan.second), &down, &mut follows)?;
         self.launch(self.plan.reduce, &down, &mut follows)
@@ -136,20 +148,22 @@ impl Call<'_> {
         Ok(())
     }
 
-    fn norm_params(&self) -> RmsNormParams {
+    fn prepare_params(&self) -> PrepareParams {
         let pointers = &self.pointers;
-        let n_is_vectorisable = is_dense_vectorisable(self.op, self.rows, self.op.hidden);
-        let vectorised = pointers.x.is_vectorisable()
-            && pointers.norm_weight.is_vectorisable()
-            && n_is_vectorisable;
-        RmsNormParams {
+        let vectorised = pointers.x.is_vectorisable() && pointers.norm_weight.is_vectorisable();
+        PrepareParams {
             x: read(&pointers.x),
             norm_weight: read(&pointers.norm_weight),
+            in_indices: read(&pointers.in_indices),
+            in_mask: read(&pointers.in_mask),
             n: WritePointer(self.scratch(self.plan.scratch.n)),
             x_row_stride: pointers.x.row_stride(),
-            n_row_stride: self.op.hidden as i64,
+            n_row_stride: scratch_stride(self.op.inputs) as i64,
             rows: int(self.rows),
             hidden: int(self.op.hidden),
+            inputs: int(self.op.inputs),
+            norms_selection: i32::from(self.op.norms_selection()),
+            norm_divisor: int(self.op.norm_divisor()),
             vectorised: i32::from(vectorised),
             norm_epsilon: self.norm_epsilon(),
         }
@@ -158,23 +172,23 @@ impl Call<'_> {
     fn first_params(&self) -> GateUpParams {
         let pointers = &self.pointers;
         // The plain MLP's only projection takes the gate's place.
-        let (gate, gate_bias, up, up_bias) = if self.op.gated {
+        let (gate, gate_bias, up, up_bias) = if self.op.is_gated() {
             let Pointers { gate_weight, gate_bias, up_weight, up_bias, .. } = pointers;
             (gate_weight, gate_bias, read(up_weight), read(up_bias))
         } else {
             (&pointers.up_weight, &pointers.up_bias, ReadPointer(0), ReadPointer(0))
         };
-        let normalised = self.plan.norm.is_some();
-        let (x, x_row_stride) = if normalised {
-            (ReadPointer(self.scratch(self.plan.scratch.n)), self.op.hidden as i64)
-        } else {
-            (read(&pointers.x), pointers.x.row_stride())
+        let (x, x_row_stride) = self.prepared();
+        let unprepared = |pointer: &Pointer<'_>| match self.plan.first_is_gemv {
+            true => read(pointer),
+            false => ReadPointer(0),
         };
-        let norm_weight =
-            if self.plan.first_is_gemv { read(&pointers.norm_weight) } else { ReadPointer(0) };
         GateUpParams {
             x,
-            norm_weight,
+            norm_weight: unprepared(&pointers.norm_weight),
+            in_indices: unprepared(&pointers.in_indices),
+            in_mask: unprepared(&pointers.in_mask),
+            mid_mask: read(&pointers.mid_mask),
             gate_weight: read(gate),
             up_weight: up,
             gate_bias: read(gate_bias),
@@ -182,11 +196,14 @@ impl Call<'_> {
             h: WritePointer(self.scratch(self.plan.scratch.h)),
             x_row_stride,
             gate_row_stride: gate.row_stride(),
-            up_row_stride: if self.op.gated { pointers.up_weight.row_stride() } else { 0 },
-            h_row_stride: self.op.ffn as i64,
+            up_row_stride: if self.op.is_gated() { pointers.up_weight.row_stride() } else { 0 },
+            h_row_stride: scratch_stride(self.op.ffn) as i64,
             rows: int(self.rows),
             hidden: int(self.op.hidden),
+            inputs: int(self.op.inputs),
             ffn: int(self.op.ffn),
+            norms_selection: i32::from(self.op.norms_selection()),
+            norm_divisor: int(self.op.norm_divisor()),
             x_tile: int(self.plan.x_tile),
             vectorised: i32::from(self.plan.first_vectorised),
             round_gate_up: i32::from(self.op.rounding == Rounding::RoundGateUp),
@@ -195,24 +212,49 @@ impl Call<'_> {
     }
 
     fn down_params(&self) -> DownParams {
-        let (pointers, scratch) = (&self.pointers, &self.plan.scratch);
+        let (op, pointers, scratch) = (self.op, &self.pointers, &self.plan.scratch);
+        let (h, h_row_stride) = match op.first {
+            First::Absent => self.prepared(),
+            _ => (ReadPointer(self.scratch(scratch.h)), scratch_stride(op.ffn) as i64),
+        };
+        let (mut residual, mut out_indices) = (&pointers.residual, &pointers.out_indices);
+        if op.scatters {
+            // Null means "absent", which an empty list of indices is not: any other address does for it.
+            let present = |pointer: &Pointer<'_>| pointer.address() != 0;
+            residual = if present(residual) { residual } else { &pointers.x };
+            out_indices = if present(out_indices) { out_indices } else { &pointers.x };
+        }
         DownParams {
-            h: ReadPointer(self.scratch(scratch.h)),
+            h,
             down_weight: read(&pointers.down_weight),
             down_bias: read(&pointers.down_bias),
-            residual: read(&pointers.residual),
+            residual: read(residual),
+            out_indices: read(out_indices),
+            out_mask: read(&pointers.out_mask),
             out: WritePointer(pointers.out.address()),
             partials: WritePointer(self.scratch(scratch.partials)),
-            h_row_stride: self.op.ffn as i64,
+            h_row_stride,
             down_row_stride: pointers.down_weight.row_stride(),
-            residual_row_stride: pointers.residual.row_stride(),
+            residual_row_stride: residual.row_stride(),
             out_row_stride: pointers.out.row_stride(),
             rows: int(self.rows),
-            hidden: int(self.op.hidden),
-            ffn: int(self.op.ffn),
+            outputs: int(op.outputs),
+            depth: int(op.depth()),
+            width: int(op.width),
             splits: int(self.plan.splits),
             vectorised: i32::from(self.plan.second_vectorised),
             out_dtype: self.out_dtype,
+        }
+    }
+
+    /// What the first product reads: `n` in the workspace, or `x`.
+    fn prepared(&self) -> (ReadPointer, i64) {
+        match self.plan.prepare {
+            Some(_) => (
+                ReadPointer(self.scratch(self.plan.scratch.n)),
+                scratch_stride(self.op.inputs) as i64,
+            ),
+            None => (read(&self.pointers.x), self.pointers.x.row_stride()),
         }
     }
 

@@ -7,7 +7,7 @@ use crate::backend::cuda::binder::is_vectorisable;
 use crate::backend::cuda::launch::{CudaPlan, Launch};
 use crate::error::{Backend, Error};
 use crate::layout::Layout;
-use crate::ops::silu_mlp::mlp::config::{MlpConfig, MlpTensors};
+use crate::ops::silu_mlp::mlp::config::{First, MlpConfig, MlpTensors, scratch_stride};
 
 /// Which tensors start all their rows on multiples of 16 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ impl Alignment {
         Alignment {
             x: check(&args.x),
             norm_weight: check_optional(&args.norm_weight),
-            first_weights: check(&args.up_weight) && check_optional(&args.gate_weight),
+            first_weights: check_optional(&args.up_weight) && check_optional(&args.gate_weight),
             down_weight: check(&args.down_weight),
         }
     }
@@ -37,8 +37,8 @@ impl Alignment {
 /// Everything about a call except its pointers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct MlpPlan {
-    /// Before the first half, unless that normalises by itself.
-    pub norm: Option<Launch>,
+    /// Before the first half, unless that makes `n` by itself.
+    pub prepare: Option<Launch>,
     /// Absent if there are no neurons.
     pub first: Option<Launch>,
     pub second: Launch,
@@ -75,7 +75,11 @@ impl MlpPlan {
         let (device, dispatch) = (cuda.capabilities(), &cuda.options().mlp);
         let geometry = Geometry { op, rows, device };
         geometry.check_dimensions()?;
-        let h_vectorised = is_dense_vectorisable(op, rows, op.ffn);
+        let has_first = op.first != First::Absent;
+        // Where something comes before the product, kernels other than the GEMV of the first half read `n` from
+        // the workspace instead of `x`.
+        let n_vectorised = op.prepares() || alignment.x;
+        let h_vectorised = has_first || n_vectorised;
         let half = |depth, vectorised| Half {
             rows,
             depth,
@@ -84,10 +88,8 @@ impl MlpPlan {
             batch_invariant: op.batch_invariant,
             vectorised,
         };
-        // With a norm, kernels other than the GEMV read `n` from the workspace instead of `x`.
-        let x_vectorised = alignment.x || op.norm.is_some();
-        let first = half(op.hidden, alignment.first_weights && x_vectorised);
-        let second = half(op.ffn, alignment.down_weight && h_vectorised);
+        let first = half(op.inputs, alignment.first_weights && n_vectorised);
+        let second = half(op.depth(), alignment.down_weight && h_vectorised);
         let choose = |half: Half| {
             half.choose(device, dispatch).map_err(|missing| Error::Unsupported {
                 op: op.op,
@@ -97,12 +99,12 @@ impl MlpPlan {
             })
         };
         let (first, second) = (choose(first)?, choose(second)?);
-        let first_is_gemv = first == Choice::Gemv;
+        let first_is_gemv = has_first && first == Choice::Gemv;
         let splits = geometry.splits(second);
-        let needs_norm = op.ffn > 0 && op.norm.is_some() && !first_is_gemv;
+        let prepares = op.depth() > 0 && op.prepares() && !first_is_gemv;
         Ok(MlpPlan {
-            norm: needs_norm.then(|| geometry.norm()).transpose()?,
-            first: (op.ffn > 0).then(|| geometry.first(first)).transpose()?,
+            prepare: prepares.then(|| geometry.prepare()).transpose()?,
+            first: (op.neurons() > 0).then(|| geometry.first(first)).transpose()?,
             second: geometry.second(second)?,
             reduce: (splits > 1).then(|| geometry.reduce()).transpose()?,
             x_tile: geometry.x_tile(),
@@ -110,14 +112,14 @@ impl MlpPlan {
             first_is_gemv,
             first_vectorised: alignment.first_weights && alignment.x && alignment.norm_weight,
             second_vectorised: alignment.down_weight && h_vectorised,
-            scratch: Scratch::new(op, rows, needs_norm, splits),
+            scratch: Scratch::new(op, rows, prepares, splits),
         })
     }
 
     /// The launches alone.
     pub fn launches(&self) -> CudaPlan {
         let mut plan = CudaPlan::default();
-        [self.norm, self.first, Some(self.second), self.reduce]
+        [self.prepare, self.first, Some(self.second), self.reduce]
             .into_iter()
             .flatten()
             .for_each(|launch| plan.push(launch));
@@ -126,22 +128,16 @@ impl MlpPlan {
 }
 
 impl Scratch {
-    fn new(op: &MlpConfig, rows: usize, norm: bool, splits: usize) -> Scratch {
+    fn new(op: &MlpConfig, rows: usize, prepares: bool, splits: usize) -> Scratch {
         /// Every part starts where 16-byte loads, and TMA, may start.
         const ALIGNMENT: usize = 256;
         let part = |elements: usize, size: usize| (elements * size).next_multiple_of(ALIGNMENT);
         let size = op.activation_dtype.size();
-        let n = part(rows * op.ffn, size);
-        let partials = n + if norm { part(rows * op.hidden, size) } else { 0 };
-        let partial_sums = if splits > 1 { splits * rows * op.hidden } else { 0 };
+        let n = part(rows * scratch_stride(op.neurons()), size);
+        let partials = n + if prepares { part(rows * scratch_stride(op.inputs), size) } else { 0 };
+        let partial_sums = if splits > 1 { splits * rows * op.outputs } else { 0 };
         Scratch { h: 0, n, partials, bytes: partials + part(partial_sums, size_of::<f32>()) }
     }
-}
-
-/// Whether every row of a dense matrix of activations in the workspace starts on a multiple of 16 bytes.
-pub(super) fn is_dense_vectorisable(op: &MlpConfig, rows: usize, columns: usize) -> bool {
-    Layout::contiguous(op.activation_dtype, &[rows, columns])
-        .is_ok_and(|layout| is_vectorisable(0, &layout))
 }
 
 #[cfg(test)]
@@ -156,7 +152,8 @@ mod tests {
                 [(1, 1, 0), (1, 1, 1), (3, 33, 70), (65, 64, 4096), (130, 9, 2)]
             {
                 for norm in [false, true] {
-                    let mut op = MlpConfig::new("gated_mlp", true, hidden, ffn, dtype).unwrap();
+                    let mut op =
+                        MlpConfig::new("gated_mlp", First::Gated, hidden, ffn, dtype).unwrap();
                     if norm {
                         op = op.with_norm(1e-5).unwrap();
                     }

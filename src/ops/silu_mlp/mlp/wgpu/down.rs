@@ -1,11 +1,13 @@
-//! The second half: the output.
+//! The second product: the output.
 
 use super::strategy::{Strategy, Tile};
 use super::{Batch, Launch, rows, whole};
 use crate::backend::wgpu::registry::{down_gemv, down_tile};
 use crate::backend::wgpu::{Bound, PlanBuilder, Shader, dtype_code};
+use crate::dtype::DType;
 use crate::error::Error;
 use crate::layout::HasLayout as _;
+use crate::ops::silu_mlp::mlp::config::First;
 
 const DOWN_GEMV: [[&Shader; 2]; 2] = [
     [&down_gemv::SUBGROUP_VECTOR, &down_gemv::SUBGROUP_SCALAR],
@@ -16,9 +18,13 @@ const DOWN_GEMV: [[&Shader; 2]; 2] = [
 struct Part<'a> {
     first: usize,
     count: usize,
+    /// Features between the first of the tensors and that of the part's first row.
+    shift: u32,
     down_weight: Bound<'a>,
     down_bias: Bound<'a>,
     residual: Bound<'a>,
+    out_indices: Bound<'a>,
+    out_mask: Bound<'a>,
     out: Bound<'a>,
     vector: bool,
 }
@@ -30,19 +36,26 @@ impl<'a> Launch<'a> {
         builder: &mut PlanBuilder<'a>,
         batch: &Batch<'a>,
     ) -> Result<(), Error> {
-        let weight = self.args.down_weight;
-        let empty = self.op.ffn == 0;
-        let most = if empty { self.op.hidden } else { weight.rows_per_binding()? };
-        for first in (0..self.op.hidden).step_by(most) {
-            let count = most.min(self.op.hidden - first);
+        let (op, weight) = (self.op, self.args.down_weight);
+        let empty = op.depth() == 0;
+        // Features that no row is written to need somebody to copy them.
+        let outputs = op.outputs.max(1);
+        let most = if empty { outputs } else { weight.rows_per_binding()? };
+        // What is scattered is told its features by index, from the first of all.
+        let shift = |first: usize| if op.scatters { 0 } else { first as u32 };
+        for first in (0..outputs).step_by(most) {
+            let count = most.min(op.outputs - first);
             let part = Part {
                 first,
                 count,
+                shift: shift(first),
                 down_weight: if empty { Bound::ABSENT } else { weight.rows(first, count)? },
                 down_bias: whole(&self.args.down_bias)?,
                 residual: rows(&self.args.residual, batch.first, batch.count)?,
+                out_indices: whole(&self.args.out_indices)?,
+                out_mask: whole(&self.args.out_mask)?,
                 out: self.args.out.rows(batch.first, batch.count)?,
-                vector: self.vector(&[Some(weight)]),
+                vector: self.vector(&[Some(weight), self.reads_x(batch).then_some(self.args.x)]),
             };
             match self.strategy {
                 Strategy::Gemv { tokens, down_threads, .. } => {
@@ -54,6 +67,20 @@ impl<'a> Launch<'a> {
         Ok(())
     }
 
+    /// Whether the product reads `x` itself.
+    fn reads_x(&self, batch: &Batch<'a>) -> bool {
+        self.op.first == First::Absent && batch.n.is_none() && self.op.depth() > 0
+    }
+
+    /// Type of what the product reads.
+    fn input(&self, batch: &Batch<'a>) -> u32 {
+        if self.reads_x(batch) { self.activation } else { dtype_code(DType::F32) }
+    }
+
+    fn input_stride(&self, batch: &Batch<'a>) -> u32 {
+        if self.reads_x(batch) { self.args.x.stride() } else { self.op.depth() as u32 }
+    }
+
     fn down_gemv(
         &self,
         builder: &mut PlanBuilder<'a>,
@@ -62,22 +89,34 @@ impl<'a> Launch<'a> {
         [tokens, threads]: [u32; 2],
     ) -> Result<(), Error> {
         let token_groups = (batch.count as u32).div_ceil(tokens);
-        let workgroups = u64::from(token_groups) * (part.count as u64).div_ceil(4);
-        let constants = down_gemv::Constants { threads, tokens, weight: self.weight };
+        let workgroups = u64::from(token_groups) * (part.count as u64).div_ceil(4).max(1);
+        let constants = down_gemv::Constants {
+            threads,
+            tokens,
+            input: self.input(batch),
+            weight: self.weight,
+            scatter: self.op.scatters,
+            masked: self.op.masked,
+        };
         let parameters = down_gemv::Parameters {
-            ffn: self.op.ffn as u32,
+            depth: self.op.depth() as u32,
             rows: part.count as u32,
+            first_row: part.first as u32,
+            outputs: self.op.outputs as u32,
+            width: self.op.width as u32,
             tokens: batch.count as u32,
             token_groups,
             workgroups: workgroups as u32,
             h_start: batch.h.start,
-            h_stride: self.op.ffn as u32,
+            h_stride: self.input_stride(batch),
             down_start: part.down_weight.start,
             down_stride: self.args.down_weight.stride(),
             bias_start: part.down_bias.start + part.first as u32,
-            residual_start: part.residual.start + part.first as u32,
+            out_indices_start: part.out_indices.start + part.first as u32,
+            out_mask_start: part.out_mask.start + part.first as u32,
+            residual_start: part.residual.start + part.shift,
             residual_stride: self.args.residual.map_or(0, |residual| residual.stride()),
-            out_start: part.out.start + part.first as u32,
+            out_start: part.out.start + part.shift,
             out_stride: self.args.out.stride(),
             has_bias: u32::from(self.args.down_bias.is_some()),
             has_residual: u32::from(self.args.residual.is_some()),
@@ -89,6 +128,8 @@ impl<'a> Launch<'a> {
             down_weight: part.down_weight,
             down_bias: part.down_bias,
             residual: part.residual,
+            out_indices: part.out_indices,
+            out_mask: part.out_mask,
             out: part.out,
         };
         let shader = self.gemv_variant(DOWN_GEMV, part.vector);
@@ -103,28 +144,36 @@ impl<'a> Launch<'a> {
         tile: Tile,
     ) -> Result<(), Error> {
         let token_tiles = (batch.count as u32).div_ceil(4 * tile.threads_m);
-        let workgroups =
-            u64::from(token_tiles) * (part.count as u64).div_ceil(4 * u64::from(tile.threads_n));
+        let workgroups = u64::from(token_tiles)
+            * (part.count as u64).div_ceil(4 * u64::from(tile.threads_n)).max(1);
         let constants = down_tile::Constants {
             threads_m: tile.threads_m,
             threads_n: tile.threads_n,
             depth: tile.depth,
+            input: self.input(batch),
             weight: self.weight,
+            scatter: self.op.scatters,
+            masked: self.op.masked,
         };
         let parameters = down_tile::Parameters {
-            ffn: self.op.ffn as u32,
+            depth: self.op.depth() as u32,
             rows: part.count as u32,
+            first_row: part.first as u32,
+            outputs: self.op.outputs as u32,
+            width: self.op.width as u32,
             tokens: batch.count as u32,
             token_tiles,
             workgroups: workgroups as u32,
             h_start: batch.h.start,
-            h_stride: self.op.ffn as u32,
+            h_stride: self.input_stride(batch),
             down_start: part.down_weight.start,
             down_stride: self.args.down_weight.stride(),
             bias_start: part.down_bias.start + part.first as u32,
-            residual_start: part.residual.start + part.first as u32,
+            out_indices_start: part.out_indices.start + part.first as u32,
+            out_mask_start: part.out_mask.start + part.first as u32,
+            residual_start: part.residual.start + part.shift,
             residual_stride: self.args.residual.map_or(0, |residual| residual.stride()),
-            out_start: part.out.start + part.first as u32,
+            out_start: part.out.start + part.shift,
             out_stride: self.args.out.stride(),
             has_bias: u32::from(self.args.down_bias.is_some()),
             has_residual: u32::from(self.args.residual.is_some()),
@@ -136,6 +185,8 @@ impl<'a> Launch<'a> {
             down_weight: part.down_weight,
             down_bias: part.down_bias,
             residual: part.residual,
+            out_indices: part.out_indices,
+            out_mask: part.out_mask,
             out: part.out,
         };
         let shader = if part.vector { &down_tile::VECTOR } else { &down_tile::SCALAR };

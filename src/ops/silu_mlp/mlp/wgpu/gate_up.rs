@@ -1,8 +1,8 @@
-//! The first half: the norm of a tiled batch, and `h`.
+//! Before the second product: `n` of a batch where no other kernel makes it, and `h`.
 
 use super::strategy::{self, Strategy, Tile};
 use super::{Batch, Launch, rows, whole};
-use crate::backend::wgpu::registry::{gate_up_gemv, gate_up_tile, rms_norm};
+use crate::backend::wgpu::registry::{gate_up_gemv, gate_up_tile, prepare};
 use crate::backend::wgpu::{Bound, Operand, PlanBuilder, Reduction, Shader};
 use crate::error::Error;
 use crate::ops::silu_mlp::mlp::config::MlpTensors;
@@ -28,7 +28,7 @@ impl<'a> Weights<'a> {
     ) -> Result<Weights<'a>, Error> {
         Ok(Weights {
             gate: rows(&args.gate_weight, first, count)?,
-            up: args.up_weight.rows(first, count)?,
+            up: rows(&args.up_weight, first, count)?,
             gate_bias: whole(&args.gate_bias)?,
             up_bias: whole(&args.up_bias)?,
         })
@@ -36,37 +36,44 @@ impl<'a> Weights<'a> {
 }
 
 impl<'a> Launch<'a> {
-    pub(super) fn norm(
+    pub(super) fn prepare(
         &self,
         builder: &mut PlanBuilder<'a>,
         batch: &Batch<'a>,
     ) -> Result<(), Error> {
-        let (Some(n), Some(weight), Some(eps)) = (batch.n, self.args.norm_weight, self.op.norm)
-        else {
-            return Ok(());
-        };
-        let constants = rms_norm::Constants {
-            threads: strategy::threads(self.op.hidden, self.wgpu.capabilities()),
+        let (op, Some(n)) = (self.op, batch.n) else { return Ok(()) };
+        let constants = prepare::Constants {
+            threads: strategy::threads(op.hidden, self.wgpu.capabilities()),
+            norm: op.norm.is_some(),
+            gather: op.gathers,
+            masked: op.masked,
+            norms_selection: op.norms_selection(),
             activation: self.activation,
             weight: self.weight,
         };
         let x = self.args.x.rows(batch.first, batch.count)?;
-        let norm_weight = weight.whole()?;
-        let parameters = rms_norm::Parameters {
-            hidden: self.op.hidden as u32,
+        let norm_weight = whole(&self.args.norm_weight)?;
+        let in_indices = whole(&self.args.in_indices)?;
+        let in_mask = whole(&self.args.in_mask)?;
+        let parameters = prepare::Parameters {
+            hidden: op.hidden as u32,
+            inputs: op.inputs as u32,
             tokens: batch.count as u32,
-            eps: eps.0,
+            norm_divisor: op.norm_divisor() as u32,
+            eps: op.norm.map_or(0.0, |eps| eps.0),
             x_start: x.start,
             x_stride: self.args.x.stride(),
             norm_start: norm_weight.start,
+            in_indices_start: in_indices.start,
+            in_mask_start: in_mask.start,
             n_start: n.start,
-            n_stride: self.op.hidden as u32,
+            n_stride: op.inputs as u32,
         };
         let shader = match self.reduction {
-            Reduction::Subgroup => &rms_norm::SUBGROUP,
-            Reduction::Workgroup => &rms_norm::WORKGROUP,
+            Reduction::Subgroup => &prepare::SUBGROUP,
+            Reduction::Workgroup => &prepare::WORKGROUP,
         };
-        let bindings = rms_norm::Bindings { x, norm_weight, n }.into_array();
+        let bindings = prepare::Bindings { x, norm_weight, in_indices, in_mask, n }.into_array();
         builder.dispatch(shader, constants.values(), &parameters, bindings, batch.count as u64)
     }
 
@@ -76,12 +83,12 @@ impl<'a> Launch<'a> {
         builder: &mut PlanBuilder<'a>,
         batch: &Batch<'a>,
     ) -> Result<(), Error> {
-        let mut most = self.args.up_weight.rows_per_binding()?;
-        if let Some(gate) = self.args.gate_weight {
-            most = most.min(gate.rows_per_binding()?);
+        let mut most = usize::MAX;
+        for weight in [self.args.gate_weight, self.args.up_weight].into_iter().flatten() {
+            most = most.min(weight.rows_per_binding()?);
         }
-        for first in (0..self.op.ffn).step_by(most) {
-            let count = most.min(self.op.ffn - first);
+        for first in (0..self.op.neurons()).step_by(most) {
+            let count = most.min(self.op.neurons() - first);
             match self.strategy {
                 Strategy::Gemv { tokens, gate_up_threads, .. } => {
                     self.gate_up_gemv(builder, batch, first, count, [tokens, gate_up_threads])?;
@@ -109,27 +116,33 @@ impl<'a> Launch<'a> {
         let constants = gate_up_gemv::Constants {
             threads,
             tokens,
-            gated: self.op.gated,
+            gated: self.op.is_gated(),
             norm: self.op.norm.is_some(),
+            gather: self.op.gathers,
+            norms_selection: self.op.norms_selection(),
             activation: self.activation,
             weight: self.weight,
         };
+        let in_indices = whole(&args.in_indices)?;
         let parameters = gate_up_gemv::Parameters {
             hidden: self.op.hidden as u32,
+            inputs: self.op.inputs as u32,
             neurons: count as u32,
             tokens: batch.count as u32,
             token_groups,
             workgroups: workgroups as u32,
+            norm_divisor: self.op.norm_divisor() as u32,
             eps: self.op.norm.map_or(0.0, |eps| eps.0),
             x_start: x.start,
             x_stride: args.x.stride(),
             gate_start: weights.gate.start,
             gate_stride: args.gate_weight.map_or(0, |gate| gate.stride()),
             up_start: weights.up.start,
-            up_stride: args.up_weight.stride(),
+            up_stride: args.up_weight.map_or(0, |up| up.stride()),
             h_start: batch.h.start + first as u32,
             h_stride: self.op.ffn as u32,
             norm_start: norm_weight.start,
+            in_indices_start: in_indices.start,
             gate_bias_start: weights.gate_bias.start + first as u32,
             up_bias_start: weights.up_bias.start + first as u32,
             has_gate_bias: u32::from(args.gate_bias.is_some()),
@@ -143,9 +156,10 @@ impl<'a> Launch<'a> {
             norm_weight,
             gate_bias: weights.gate_bias,
             up_bias: weights.up_bias,
+            in_indices,
             h: batch.h,
         };
-        let read = [Some(args.x), args.gate_weight, Some(args.up_weight), args.norm_weight];
+        let read = [Some(args.x), args.gate_weight, args.up_weight, args.norm_weight];
         let shader = self.gemv_variant(GATE_UP_GEMV, self.vector(&read));
         builder.dispatch(shader, constants.values(), &parameters, bindings.into_array(), workgroups)
     }
@@ -160,7 +174,7 @@ impl<'a> Launch<'a> {
     ) -> Result<(), Error> {
         let args = &self.args;
         let weights = Weights::new(args, first, count)?;
-        // With a norm the kernel reads n and leaves x alone.
+        // Where there is an n, the kernel reads it and leaves x alone.
         let x = match batch.n {
             Some(_) => Bound::ABSENT,
             None => args.x.rows(batch.first, batch.count)?,
@@ -173,27 +187,30 @@ impl<'a> Launch<'a> {
             threads_m: tile.threads_m,
             threads_n: tile.threads_n,
             depth: tile.depth,
-            gated: self.op.gated,
-            norm: batch.n.is_some(),
+            gated: self.op.is_gated(),
+            prepared: batch.n.is_some(),
+            masked: self.op.masked,
             activation: self.activation,
             weight: self.weight,
         };
+        let mid_mask = whole(&args.mid_mask)?;
         let parameters = gate_up_tile::Parameters {
-            hidden: self.op.hidden as u32,
+            inputs: self.op.inputs as u32,
             neurons: count as u32,
             tokens: batch.count as u32,
             token_tiles,
             workgroups: workgroups as u32,
             x_start: batch.n.map_or(x.start, |n| n.start),
-            x_stride: batch.n.map_or(args.x.stride(), |_| self.op.hidden as u32),
+            x_stride: batch.n.map_or(args.x.stride(), |_| self.op.inputs as u32),
             gate_start: weights.gate.start,
             gate_stride: args.gate_weight.map_or(0, |gate| gate.stride()),
             up_start: weights.up.start,
-            up_stride: args.up_weight.stride(),
+            up_stride: args.up_weight.map_or(0, |up| up.stride()),
             h_start: batch.h.start + first as u32,
             h_stride: self.op.ffn as u32,
             gate_bias_start: weights.gate_bias.start + first as u32,
             up_bias_start: weights.up_bias.start + first as u32,
+            mid_mask_start: mid_mask.start + first as u32,
             has_gate_bias: u32::from(args.gate_bias.is_some()),
             has_up_bias: u32::from(args.up_bias.is_some()),
             round_each: u32::from(self.round_each),
@@ -205,10 +222,11 @@ impl<'a> Launch<'a> {
             up_weight: weights.up,
             gate_bias: weights.gate_bias,
             up_bias: weights.up_bias,
+            mid_mask,
             h: batch.h,
         };
         let activations = if batch.n.is_some() { None } else { Some(args.x) };
-        let vector = self.vector(&[activations, args.gate_weight, Some(args.up_weight)]);
+        let vector = self.vector(&[activations, args.gate_weight, args.up_weight]);
         let shader = if vector { &gate_up_tile::VECTOR } else { &gate_up_tile::SCALAR };
         builder.dispatch(shader, constants.values(), &parameters, bindings.into_array(), workgroups)
     }

@@ -1,6 +1,7 @@
-//! The MLPs through wgpu: an optional norm, then two launches for each part that fits a binding.
+//! Every block through wgpu: an optional preparation, then a launch for each product and part that fits a binding.
 
-use super::config::{MlpConfig, MlpTensors};
+use super::config::{First, MlpConfig, MlpTensors};
+use crate::arguments::Arguments as _;
 use crate::backend::wgpu::{
     Bound, Operand, Plan, PlanBuilder, Reduction, Shader, Wgpu, WgpuTensor, WgpuWorkspace,
     check_disjoint, dtype_code,
@@ -23,6 +24,9 @@ pub(crate) fn plan(
 ) -> Result<Plan, Error> {
     op.validate(&args.layouts())?;
     let mut builder = PlanBuilder::new(wgpu, op.op);
+    if op.width == 0 {
+        return builder.finish();
+    }
     let launch = Launch::new(wgpu, op, args)?;
     let most = launch.tokens_at_once()?;
     for first in (0..launch.rows).step_by(most) {
@@ -48,7 +52,9 @@ struct Launch<'a> {
 struct Batch<'a> {
     first: usize,
     count: usize,
+    /// What the second product reads.
     h: Bound<'a>,
+    /// `n`, where it is not `x` and the first product does not make it by itself.
     n: Option<Bound<'a>>,
 }
 
@@ -60,8 +66,13 @@ impl<'a> Launch<'a> {
     ) -> Result<Launch<'a>, Error> {
         let args = operands(wgpu, op, args)?;
         let rows = args.x.layout().shape()[0];
-        let shape =
-            Shape { rows, hidden: op.hidden, ffn: op.ffn, batch_invariant: op.batch_invariant };
+        let shape = Shape {
+            rows,
+            inputs: op.inputs,
+            depth: op.depth(),
+            masked: op.masked,
+            batch_invariant: op.batch_invariant,
+        };
         Ok(Launch {
             wgpu,
             op,
@@ -78,7 +89,7 @@ impl<'a> Launch<'a> {
     /// How many tokens' activations fit the bindings.
     fn tokens_at_once(&self) -> Result<usize, Error> {
         let limit = self.wgpu.capabilities().storage_binding_bytes;
-        let widest = self.op.hidden.max(self.op.ffn) * size_of::<f32>();
+        let widest = self.op.inputs.max(self.op.ffn).max(1) * size_of::<f32>();
         let mut most = usize::try_from(limit).unwrap_or(usize::MAX) / widest;
         let tensors = [Some(self.args.x), self.args.residual, Some(self.args.out)];
         for tensor in tensors.into_iter().flatten() {
@@ -87,7 +98,7 @@ impl<'a> Launch<'a> {
         Ok(most.max(1))
     }
 
-    /// Both projections for `count` tokens from `first` on.
+    /// Every product for `count` tokens from `first` on.
     fn tokens(
         &self,
         builder: &mut PlanBuilder<'a>,
@@ -96,22 +107,27 @@ impl<'a> Launch<'a> {
         workspace: WgpuWorkspace<'a>,
     ) -> Result<(), Error> {
         let (op, capabilities) = (self.op, self.wgpu.capabilities());
-        if op.ffn == 0 {
+        if op.depth() == 0 {
             return self.down(builder, &Batch { first, count, h: Bound::ABSENT, n: None });
         }
         let scratch = |offset, columns| {
             workspace.tensor(op.op, offset, &[count, columns], capabilities)?.whole()
         };
-        let h = scratch(0, op.ffn)?;
-        let n = match (self.strategy, self.args.norm_weight) {
-            (Strategy::Tile(_), Some(_)) => {
-                let behind_h = (count * op.ffn * size_of::<f32>()).next_multiple_of(256) as u64;
-                Some(scratch(behind_h, op.hidden)?)
-            }
-            _ => None,
+        let has_first = op.first != First::Absent;
+        let makes_n = has_first && matches!(self.strategy, Strategy::Gemv { .. });
+        let n = if op.prepares() && !makes_n {
+            let behind_h = (count * op.neurons() * size_of::<f32>()).next_multiple_of(256) as u64;
+            Some(scratch(behind_h, op.inputs)?)
+        } else {
+            None
+        };
+        let h = match n {
+            _ if has_first => scratch(0, op.neurons())?,
+            Some(n) => n,
+            None => self.args.x.rows(first, count)?,
         };
         let batch = Batch { first, count, h, n };
-        self.norm(builder, &batch)?;
+        self.prepare(builder, &batch)?;
         self.gate_up(builder, &batch)?;
         self.down(builder, &batch)
     }
@@ -127,36 +143,37 @@ fn operands<'a>(
     let optional = |name, tensor: Option<WgpuTensor<'a>>| {
         tensor.map(|tensor| operand(name, tensor)).transpose()
     };
+    let [down_weight, down_bias] = op.down_names();
+    let residual = args.residual.or(op.scatters.then_some(args.x));
     let operands = MlpTensors {
         x: operand("x", args.x)?,
         gate_weight: optional("gate_weight", args.gate_weight)?,
-        up_weight: operand("up_weight", args.up_weight)?,
-        down_weight: operand("down_weight", args.down_weight)?,
+        up_weight: optional("up_weight", args.up_weight)?,
+        down_weight: operand(down_weight, args.down_weight)?,
         gate_bias: optional("gate_bias", args.gate_bias)?,
         up_bias: optional("up_bias", args.up_bias)?,
-        down_bias: optional("down_bias", args.down_bias)?,
+        down_bias: optional(down_bias, args.down_bias)?,
         norm_weight: optional("norm_weight", args.norm_weight)?,
-        residual: optional("residual", args.residual)?,
+        residual: optional("residual", residual)?,
+        in_indices: optional("in_indices", args.in_indices)?,
+        out_indices: optional("out_indices", args.out_indices)?,
+        in_mask: optional("in_mask", args.in_mask)?,
+        mid_mask: optional("mid_mask", args.mid_mask)?,
+        out_mask: optional("out_mask", args.out_mask)?,
         out: operand("out", args.out)?,
     };
-    let inputs = [
-        Some(operands.x),
-        operands.gate_weight,
-        Some(operands.up_weight),
-        Some(operands.down_weight),
-        operands.gate_bias,
-        operands.up_bias,
-        operands.down_bias,
-        operands.norm_weight,
-        operands.residual,
-    ];
-    let inputs: Vec<_> = inputs.into_iter().flatten().collect();
+    let mut inputs = Vec::new();
+    operands.visit(|_, operand| inputs.push(operand), |_, _| {});
     check_disjoint(&operands.out, &inputs)?;
     Ok(operands)
 }
 
+/// Nothing where nothing lies: an empty range cannot be bound.
 fn whole<'a>(tensor: &Option<Operand<'a>>) -> Result<Bound<'a>, Error> {
-    tensor.map_or(Ok(Bound::ABSENT), |tensor| tensor.whole())
+    match tensor {
+        Some(tensor) if tensor.layout().elements() > 0 => tensor.whole(),
+        _ => Ok(Bound::ABSENT),
+    }
 }
 
 fn rows<'a>(tensor: &Option<Operand<'a>>, first: usize, count: usize) -> Result<Bound<'a>, Error> {

@@ -7,7 +7,7 @@ use crate::backend::wgpu::{MlpKernel, Reduction, WgpuCapabilities, WgpuDispatch}
 pub(crate) enum Strategy {
     /// `gate_up_gemv` and `down_gemv`, for `tokens` tokens a workgroup.
     Gemv { tokens: u32, gate_up_threads: u32, down_threads: u32 },
-    /// `rms_norm` if there is a norm, `gate_up_tile` and `down_tile`.
+    /// `prepare` if `n` is not `x`, `gate_up_tile` and `down_tile`.
     Tile(Tile),
 }
 
@@ -23,8 +23,12 @@ pub(crate) struct Tile {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
     pub rows: usize,
-    pub hidden: usize,
-    pub ffn: usize,
+    /// Columns of the first product.
+    pub inputs: usize,
+    /// Columns of the second product.
+    pub depth: usize,
+    /// Neurons under masks, which only the tiles know.
+    pub masked: bool,
     pub batch_invariant: bool,
 }
 
@@ -47,15 +51,15 @@ pub(crate) fn strategy(
         }
     });
     match kernel {
-        MlpKernel::Gemv => Strategy::Gemv {
+        MlpKernel::Gemv if !shape.masked => Strategy::Gemv {
             tokens: tokens(shape.rows, invariant),
-            gate_up_threads: threads(shape.hidden, capabilities),
-            down_threads: threads(shape.ffn, capabilities),
+            gate_up_threads: threads(shape.inputs, capabilities),
+            down_threads: threads(shape.depth, capabilities),
         },
         // One tile whatever the batch: the order of a sum does not depend on it, but compilers may
         // contract a product and a sum in one pipeline and not in another.
-        MlpKernel::Tile if invariant => Strategy::Tile(tile(INVARIANT_ROWS, capabilities)),
-        MlpKernel::Tile => Strategy::Tile(tile(shape.rows, capabilities)),
+        _ if invariant => Strategy::Tile(tile(INVARIANT_ROWS, capabilities)),
+        _ => Strategy::Tile(tile(shape.rows, capabilities)),
     }
 }
 
@@ -123,7 +127,11 @@ mod tests {
     };
 
     fn choose(rows: usize, batch_invariant: bool, dispatch: WgpuDispatch) -> Strategy {
-        strategy(Shape { rows, hidden: 4096, ffn: 11_008, batch_invariant }, &GPU, &dispatch)
+        strategy(
+            Shape { rows, inputs: 4096, depth: 11_008, masked: false, batch_invariant },
+            &GPU,
+            &dispatch,
+        )
     }
 
     fn gemv(tokens: u32) -> Strategy {
