@@ -5,6 +5,7 @@ use crate::device::{Device, Loaded, NamedTensors};
 use crate::error::{Error, Problem};
 use crate::layout::{HasLayout, Layout};
 use crate::operation::{Cost, NamedLayouts, Operation};
+use crate::ops::prune_gather::CompactMask;
 use crate::ops::silu_mlp::{GatedMlp, SiluMlp, SiluMul};
 use crate::parameters::{ParameterInfo, Parameters};
 use crate::tensor::{Tensor, TensorRef};
@@ -35,7 +36,7 @@ impl std::fmt::Debug for OperationInfo {
 
 /// Every operation of the crate, in the order of the documentation.
 pub const OPERATIONS: &[OperationInfo] =
-    &[info::<SiluMul>(), info::<GatedMlp>(), info::<SiluMlp>()];
+    &[info::<SiluMul>(), info::<GatedMlp>(), info::<SiluMlp>(), info::<CompactMask>()];
 
 /// The operation of this name.
 ///

@@ -7,6 +7,11 @@
 //!
 //! An [`IndexSet`] is checked once, where it is made; operations take its tensors.
 
+pub mod compact_mask;
 pub mod index_set;
+pub(crate) mod selection;
+#[cfg(feature = "cuda")]
+pub(crate) mod selection_parameters;
 
+pub use compact_mask::{CompactMask, CompactMaskArgs};
 pub use index_set::IndexSet;
