@@ -66,11 +66,11 @@ fn compact_mask(
         let sums = scan(countOneBits(votes), thread);
         var position = kept + sums.x;
         for (var index = begin; index < end; index++) {
-            let set = ((votes >> (index - begin)) & 1u) == 1u;
+            let member = ((votes >> (index - begin)) & 1u) == 1u;
             if (RANK) {
-                rank[rank_row + index] = select(-1, i32(position), set);
+                rank[rank_row + index] = select(-1, i32(position), member);
             }
-            if (set) {
+            if (member) {
                 indices[indices_row + position] = index;
                 position++;
             }
