@@ -5,7 +5,7 @@ use crate::device::{Device, Loaded, NamedTensors};
 use crate::error::{Error, Problem};
 use crate::layout::{HasLayout, Layout};
 use crate::operation::{Cost, NamedLayouts, Operation};
-use crate::ops::prune_gather::CompactMask;
+use crate::ops::prune_gather::{CompactMask, CoupledNeurons, SelectTop, ZeroEntries};
 use crate::ops::silu_mlp::{GatedMlp, SiluMlp, SiluMul};
 use crate::parameters::{ParameterInfo, Parameters};
 use crate::tensor::{Tensor, TensorRef};
@@ -36,7 +36,15 @@ impl std::fmt::Debug for OperationInfo {
 
 /// Every operation of the crate, in the order of the documentation.
 pub const OPERATIONS: &[OperationInfo] =
-    &[info::<SiluMul>(), info::<GatedMlp>(), info::<SiluMlp>(), info::<CompactMask>()];
+&[
+    info::<SiluMul>(),
+    info::<GatedMlp>(),
+    info::<SiluMlp>(),
+    info::<CompactMask>(),
+    info::<SelectTop>(),
+    info::<CoupledNeurons>(),
+    info::<ZeroEntries>(),
+];
 
 /// The operation of this name.
 ///

@@ -8,10 +8,16 @@
 //! An [`IndexSet`] is checked once, where it is made; operations take its tensors.
 
 pub mod compact_mask;
+pub mod coupled_neurons;
 pub mod index_set;
+pub mod select_top;
 pub(crate) mod selection;
 #[cfg(feature = "cuda")]
 pub(crate) mod selection_parameters;
+pub mod zero_entries;
 
 pub use compact_mask::{CompactMask, CompactMaskArgs};
+pub use coupled_neurons::{CoupledNeurons, CoupledNeuronsArgs, DeanMode};
 pub use index_set::IndexSet;
+pub use select_top::{SelectTop, SelectTopArgs};
+pub use zero_entries::{ZeroEntries, ZeroEntriesArgs};
