@@ -78,8 +78,8 @@ pub use error::{Backend, Error, Problem};
 pub use layout::{HasLayout, Layout, MAX_RANK};
 pub use operation::{Cost, NamedLayouts, Operation};
 pub use ops::prune_gather::{
-    CompactMask, CompactMaskArgs, CoupledNeurons, CoupledNeuronsArgs, DeanMode, IndexSet, SelectTop,
-    SelectTopArgs, ZeroEntries, ZeroEntriesArgs,
+    CompactMask, CompactMaskArgs, CoupledNeurons, CoupledNeuronsArgs, DeanMode, IndexSet,
+    SelectTop, SelectTopArgs, ZeroEntries, ZeroEntriesArgs,
 };
 pub use ops::silu_mlp::{
     GatedMlp, GatedMlpArgs, Rounding, SiluMlp, SiluMlpArgs, SiluMul, SiluMulArgs,

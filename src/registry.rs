@@ -35,8 +35,7 @@ impl std::fmt::Debug for OperationInfo {
 }
 
 /// Every operation of the crate, in the order of the documentation.
-pub const OPERATIONS: &[OperationInfo] =
-&[
+pub const OPERATIONS: &[OperationInfo] = &[
     info::<SiluMul>(),
     info::<GatedMlp>(),
     info::<SiluMlp>(),

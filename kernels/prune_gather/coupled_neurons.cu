@@ -102,15 +102,18 @@ template <class T> __device__ __forceinline__ void positional_list(const Selecti
     if (before[0] == before[1]) return;
     const Scores<T> scores(p, set), general(p, 0);
     const Selected selected(p, set), in_general(p, 0);
+    uint32_t* list = list_of(p, LIST_INDEX + side);
     compact_tile<SELECT_WARPS>(
         blockIdx.x * SELECT_TILE, uint32_t(p.elements), before[0], scratch,
         [&](uint32_t index) { return selected.holds(scores.key(index), index); },
-        [&](uint32_t index, uint32_t position) {
-            list_of(p, LIST_INDEX + side)[position] = index;
-            list_of(p, LIST_KEY + side)[position] = scores.key(index);
-            list_of(p, LIST_OUTSIDE + side)[position] = in_general.holds(general.key(index), index) ? 0 : 1;
-        },
-        [](uint32_t) {});
+        [&](uint32_t index, uint32_t position) { list[position] = index; }, [](uint32_t) {});
+    // In a second walk: all at once would take more registers than there are.
+    __syncthreads();
+    for (uint32_t position = before[0] + threadIdx.x; position < before[1]; position += SELECT_THREADS) {
+        const uint32_t index = list[position];
+        list_of(p, LIST_KEY + side)[position] = scores.key(index);
+        list_of(p, LIST_OUTSIDE + side)[position] = in_general.holds(general.key(index), index) ? 0 : 1;
+    }
 }
 
 extern "C" __global__ void __launch_bounds__(SELECT_THREADS)

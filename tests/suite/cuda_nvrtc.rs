@@ -1,4 +1,4 @@
-//! What NVIDIA's compiler makes of every kernel: no spills, and the registers that the kernels' README says.
+//! What NVIDIA's compiler makes of every kernel: no spills, and the registers that the kernels' READMEs say.
 //!
 //! Needs no GPU: `SILUETTE_NVRTC_LIBRARY` names the library, such as that of the Python package
 //! `nvidia-cuda-nvrtc-cu12`.
@@ -16,8 +16,10 @@ const ARCHITECTURES: [&str; 5] = ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90a"];
 const TABLE_VERSION: (u32, u32) = (12, 6);
 /// The same compiler gives the same kernel up to 6 registers more in one run of 20.
 const REGISTERS_BY_CHANCE: u32 = 8;
-const README: &str =
-    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/kernels/silu_mlp/README.md"));
+const READMES: [&str; 2] = [
+    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/kernels/silu_mlp/README.md")),
+    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/kernels/prune_gather/README.md")),
+];
 
 #[test]
 fn every_kernel_compiles_within_its_resources() {
@@ -117,9 +119,9 @@ fn family_name(symbol: &str) -> &str {
     name
 }
 
-/// Registers by kernel and architecture, from the README.
+/// Registers by kernel and architecture, from the READMEs.
 fn register_table() -> BTreeMap<(&'static str, &'static str), u32> {
-    let rows = README.lines().filter_map(|line| {
+    let rows = READMES.iter().flat_map(|readme| readme.lines()).filter_map(|line| {
         let mut cells = line.split('|').map(str::trim).skip(1);
         let name = cells.next()?.strip_prefix('`')?.strip_suffix('`')?;
         let registers: Vec<Option<u32>> =

@@ -15,6 +15,7 @@ mod cuda_support;
 mod goldens;
 mod properties;
 mod readme;
+mod selection;
 mod support;
 #[cfg(feature = "cli")]
 mod tool;

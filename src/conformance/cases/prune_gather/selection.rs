@@ -160,43 +160,44 @@ fn coupled_neurons(cases: &mut Vec<Case>) {
 }
 
 fn zero_entries(cases: &mut Vec<Case>) {
-    let mut push = |shape: &[usize], k: usize, count: bool, gap: usize, dtype: DType, fill: Fill| {
-        let elements: usize = shape.iter().product();
-        let index = |name, length: usize, below: usize| TensorSpec {
-            name,
-            dtype: DType::U32,
-            shape: vec![length],
-            gap: 0,
-            fill: Fill::Ascending { below },
+    let mut push =
+        |shape: &[usize], k: usize, count: bool, gap: usize, dtype: DType, fill: Fill| {
+            let elements: usize = shape.iter().product();
+            let index = |name, length: usize, below: usize| TensorSpec {
+                name,
+                dtype: DType::U32,
+                shape: vec![length],
+                gap: 0,
+                fill: Fill::Ascending { below },
+            };
+            let mut name = format!("weight={shape:?} k={k} gap={gap}");
+            let weight = TensorSpec { name: "weight", dtype, shape: shape.to_vec(), gap, fill };
+            let mut tensors = vec![weight, index("indices", k, elements)];
+            if count {
+                name += " count";
+                tensors.push(index("count", 1, k + 1));
+            }
+            if fill == Fill::Extremes {
+                name += " extremes";
+            }
+            cases.push(Case {
+                op: "zero_entries",
+                name,
+                dtype: dtype.name().to_owned(),
+                purpose: if elements > 1 << 22 { Purpose::Bench } else { Purpose::Conformance },
+                tensors,
+                parameters: Parameters::new(),
+                output_gap: gap,
+                tolerance: Tolerance::Exact,
+            });
         };
-        let mut name = format!("weight={shape:?} k={k} gap={gap}");
-        let weight = TensorSpec { name: "weight", dtype, shape: shape.to_vec(), gap, fill };
-        let mut tensors = vec![weight, index("indices", k, elements)];
-        if count {
-            name += " count";
-            tensors.push(index("count", 1, k + 1));
-        }
-        if fill == Fill::Extremes {
-            name += " extremes";
-        }
-        cases.push(Case {
-            op: "zero_entries",
-            name,
-            dtype: dtype.name().to_owned(),
-            purpose: if elements > 1 << 22 { Purpose::Bench } else { Purpose::Conformance },
-            tensors,
-            parameters: Parameters::new(),
-            output_gap: gap,
-            tolerance: Tolerance::Exact,
-        });
-    };
     let normal = Fill::Normal { scale: 1.0 };
     for dtype in DType::FLOATS {
         push(&[0], 0, false, 0, dtype, normal);
         push(&[0, 5], 0, true, 0, dtype, normal);
         push(&[5, 0], 0, false, 0, dtype, normal);
         for elements in [1, 31, 33, 2_047, 2_049] {
-            for k in [0, 1, elements] {
+            for k in std::collections::BTreeSet::from([0, 1, elements]) {
                 push(&[elements], k, false, 0, dtype, normal);
             }
         }

@@ -69,12 +69,10 @@ impl<'a, T: ScoreKey> Tasks<'a, T> {
         let (first, top) = (&self.scores[1], &self.top[1]);
         let coupled = |chunk: usize| {
             let range = if top.reaches(chunk) { first.chunk(chunk) } else { 0..0 };
-            let is_coupled =
-                |&i: &usize| self.holds(1, i) && self.holds(2, i) && !self.holds(0, i);
+            let is_coupled = |&i: &usize| self.holds(1, i) && self.holds(2, i) && !self.holds(0, i);
             range.filter(is_coupled).map(|index| index as u32).collect::<Vec<_>>()
         };
-        let chunks: Vec<Vec<u32>> =
-            (0..first.chunks()).into_par_iter().map(coupled).collect();
+        let chunks: Vec<Vec<u32>> = (0..first.chunks()).into_par_iter().map(coupled).collect();
         chunks.concat()
     }
 

@@ -150,7 +150,8 @@ impl CoupledNeurons {
 impl Operation for CoupledNeurons {
     const NAME: &'static str = "coupled_neurons";
     const FAMILY: &'static str = "prune_gather";
-    const SUMMARY: &'static str = "(Top_q(first) \\ Top_p(general)) ∩ (Top_q(second) \\ Top_p(general))";
+    const SUMMARY: &'static str =
+        "(Top_q(first) \\ Top_p(general)) ∩ (Top_q(second) \\ Top_p(general))";
     const PARAMETERS: &'static [ParameterInfo] = &[P, Q, MODE];
 
     type Args<In, Out> = CoupledNeuronsArgs<In, Out>;

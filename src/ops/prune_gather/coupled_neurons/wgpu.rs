@@ -7,7 +7,7 @@ use crate::backend::wgpu::{
 use crate::error::Error;
 use crate::operation::Operation as _;
 use crate::ops::prune_gather::selection::wgpu::{
-    Parameters, Part, Selection, Set, THREADS, dispatch,
+    Parameters, Part, Selection, Set, THREADS, Wanted, dispatch,
 };
 
 impl Wgpu {
@@ -42,15 +42,9 @@ impl Wgpu {
         }
         let k = [op.general_k, op.task_k, op.task_k];
         let sets = [0, 1, 2].map(|place| Set { scores: scores[place], k: k[place], place });
-        let selection = Selection::new(
-            self,
-            CoupledNeurons::NAME,
-            &sets,
-            op.capacity(),
-            op.is_positional(),
-            count.is_some(),
-            workspace,
-        )?;
+        let wanted =
+            Wanted { capacity: op.capacity(), lists: op.is_positional(), count: count.is_some() };
+        let selection = Selection::new(self, CoupledNeurons::NAME, &sets, wanted, workspace)?;
         let coupling = Coupling {
             selection,
             sets,

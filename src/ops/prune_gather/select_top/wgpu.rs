@@ -6,7 +6,7 @@ use crate::backend::wgpu::{
 };
 use crate::error::Error;
 use crate::operation::Operation as _;
-use crate::ops::prune_gather::selection::wgpu::{Parameters, Selection, Set, dispatch};
+use crate::ops::prune_gather::selection::wgpu::{Parameters, Selection, Set, Wanted, dispatch};
 
 impl Wgpu {
     /// Binds [`SelectTop`] to buffers. Scores with gaps between their rows must fit one binding.
@@ -30,8 +30,8 @@ impl Wgpu {
         let indices = operand("indices", args.indices)?;
         check_disjoint(&indices, &[scores])?;
         let set = Set { scores, k: op.k, place: 0 };
-        let selection =
-            Selection::new(self, SelectTop::NAME, &[set], op.k, false, false, workspace)?;
+        let wanted = Wanted { capacity: op.k, lists: false, count: false };
+        let selection = Selection::new(self, SelectTop::NAME, &[set], wanted, workspace)?;
         selection.threshold(&mut plan, &set)?;
         for &part in selection.parts() {
             let (scores, indices) = (selection.bind(&set, part)?, indices.whole()?);

@@ -254,4 +254,3 @@ pub(crate) unsafe fn enqueue(
     }
     Ok(())
 }
-

@@ -1,9 +1,7 @@
 //! The dispatches of a selection through wgpu. Scores that exceed a binding are taken in parts.
 
 use super::scratch::{STATE_WORDS, Scratch, digits};
-use crate::backend::wgpu::{
-    Bound, Operand, PlanBuilder, Wgpu, WgpuWorkspace, registry,
-};
+use crate::backend::wgpu::{Bound, Operand, PlanBuilder, Wgpu, WgpuWorkspace, registry};
 use crate::dtype::DType;
 use crate::error::Error;
 use crate::layout::HasLayout as _;
@@ -33,11 +31,21 @@ pub(crate) struct Set<'a> {
     pub place: usize,
 }
 
+/// What is selected.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    /// The most indices that there can be.
+    pub capacity: usize,
+    /// Whether there are lists in the workspace.
+    pub lists: bool,
+    /// Whether their number is written too.
+    pub count: bool,
+}
+
 /// What is selected from.
 pub(crate) struct Selection<'a> {
     pub dtype: DType,
     pub elements: usize,
-    /// The most indices that there can be.
     pub capacity: usize,
     pub count: bool,
     scratch: Scratch,
@@ -60,8 +68,8 @@ macro_rules! dispatch {
         };
         let parameters: kernel::Parameters = bytemuck::cast($parameters);
         let bindings = kernel::Bindings { $($binding: $bound),* };
-        let workgroups = $workgroups as u64;
-        $plan.dispatch(&kernel::ONLY, constants.values(), &parameters, bindings.into_array(), workgroups)
+        let workgroups: usize = $workgroups;
+        $plan.dispatch(&kernel::ONLY, constants.values(), &parameters, bindings.into_array(), workgroups as u64)
     }};
 }
 pub(crate) use dispatch;
@@ -72,25 +80,19 @@ impl<'a> Selection<'a> {
         wgpu: &Wgpu,
         op: &'static str,
         sets: &[Set<'a>],
-        capacity: usize,
-        lists: bool,
-        count: bool,
+        wanted: Wanted,
         workspace: WgpuWorkspace<'a>,
     ) -> Result<Selection<'a>, Error> {
         let layout = sets[0].scores.layout();
         let elements = layout.elements();
         let contiguous = sets.iter().all(|set| set.scores.layout().is_contiguous());
-        let entries = if lists { capacity } else { 0 };
-        let scratch =
-            Scratch::new(layout.dtype(), sets.len(), elements.div_ceil(TILE), entries);
+        let entries = if wanted.lists { wanted.capacity } else { 0 };
+        let scratch = Scratch::new(layout.dtype(), sets.len(), elements.div_ceil(TILE), entries);
         let words = workspace.tensor(op, 0, &[scratch.words], wgpu.capabilities())?;
-        let most = match contiguous {
-            true => sets.iter().map(|set| set.scores.elements_per_binding()).min(),
-            // Rows with gaps are bound whole, or refused.
-            false => None,
-        };
-        let most = (most.unwrap_or(elements) / TILE).max(1) * TILE;
-        let most = if contiguous { most } else { elements };
+        let by_binding =
+            sets.iter().map(|set| set.scores.elements_per_binding() / TILE * TILE).min();
+        // Rows with gaps are bound whole, or refused.
+        let most = by_binding.filter(|_| contiguous).unwrap_or(elements).max(1);
         let parts = (0..elements)
             .step_by(most)
             .map(|first| Part { first, count: most.min(elements - first) })
@@ -98,8 +100,8 @@ impl<'a> Selection<'a> {
         Ok(Selection {
             dtype: layout.dtype(),
             elements,
-            capacity,
-            count,
+            capacity: wanted.capacity,
+            count: wanted.count,
             scratch,
             workspace: words.whole()?,
             contiguous,
