@@ -79,10 +79,12 @@ pub use error::{Backend, Error, Problem};
 pub use layout::{HasLayout, Layout, MAX_RANK};
 pub use operation::{Cost, NamedLayouts, Operation};
 pub use ops::prune_gather::{
-    CompactWeight, CompactWeightArgs, GatherNorm, GatherNormArgs, IndexSet, LayerIndexSets,
+    CompactMask, CompactMaskArgs, CompactWeight, CompactWeightArgs, CoupledNeurons,
+    CoupledNeuronsArgs, DeanMode, GatherNorm, GatherNormArgs, IndexSet, LayerIndexSets,
     MaskedGatedMlp, MaskedGatedMlpArgs, ModelIndexSets, NormScope, PrunedGatedMlp,
     PrunedGatedMlpArgs, PrunedLinear, PrunedLinearArgs, ScatterAdd, ScatterAddArgs,
-    ScatterNormGather, ScatterNormGatherArgs,
+    ScatterNormGather, ScatterNormGatherArgs, SelectTop, SelectTopArgs, ZeroEntries,
+    ZeroEntriesArgs,
 };
 pub use ops::silu_mlp::{
     GatedMlp, GatedMlpArgs, Rounding, SiluMlp, SiluMlpArgs, SiluMul, SiluMulArgs,

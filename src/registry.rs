@@ -6,8 +6,8 @@ use crate::error::{Error, Problem};
 use crate::layout::{HasLayout, Layout};
 use crate::operation::{Cost, NamedLayouts, Operation};
 use crate::ops::prune_gather::{
-    CompactWeight, GatherNorm, MaskedGatedMlp, PrunedGatedMlp, PrunedLinear, ScatterAdd,
-    ScatterNormGather,
+    CompactMask, CompactWeight, CoupledNeurons, GatherNorm, MaskedGatedMlp, PrunedGatedMlp,
+    PrunedLinear, ScatterAdd, ScatterNormGather, SelectTop, ZeroEntries,
 };
 use crate::ops::silu_mlp::{GatedMlp, SiluMlp, SiluMul};
 use crate::parameters::{ParameterInfo, Parameters};
@@ -49,6 +49,10 @@ pub const OPERATIONS: &[OperationInfo] = &[
     info::<ScatterAdd>(),
     info::<ScatterNormGather>(),
     info::<CompactWeight>(),
+    info::<CompactMask>(),
+    info::<SelectTop>(),
+    info::<CoupledNeurons>(),
+    info::<ZeroEntries>(),
 ];
 
 /// The operation of this name.

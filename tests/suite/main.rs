@@ -21,6 +21,7 @@ mod pruned_blocks;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 mod pruned_indices;
 mod readme;
+mod selection;
 mod support;
 #[cfg(feature = "cli")]
 mod tool;

@@ -139,6 +139,21 @@ impl<'s> Binder<'s> {
         self.bind_tensor(name, address, &layout, true, guard)
     }
 
+    /// A tensor that is written if it is there; address 0 if not.
+    pub fn optional_output<'t>(
+        &mut self,
+        name: &'static str,
+        tensor: &'t mut Option<CudaTensorMut<'_>>,
+    ) -> Result<Pointer<'t>, Error>
+    where
+        's: 't,
+    {
+        match tensor {
+            Some(tensor) => self.output(name, tensor),
+            None => Ok(Pointer { address: 0, row_stride: 0, vectorisable: true, _guard: None }),
+        }
+    }
+
     /// Scratch memory of at least `bytes` bytes.
     pub fn workspace<'t>(
         &mut self,

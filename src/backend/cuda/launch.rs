@@ -95,7 +95,8 @@ pub struct CudaPlan {
 }
 
 impl CudaPlan {
-    const MAX_LAUNCHES: usize = 4;
+    /// Three thresholds of f32 by three digits each, and what is done with them.
+    pub(crate) const MAX_LAUNCHES: usize = 13;
 
     pub(crate) fn push(&mut self, launch: Launch) {
         self.launches[self.length] = Some(launch);

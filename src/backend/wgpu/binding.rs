@@ -128,6 +128,18 @@ impl<'a> Operand<'a> {
         self.bound(self.tensor.offset, (layout.span() * layout.dtype().size()) as u64)
     }
 
+    /// How many consecutive elements of a tensor without gaps one binding can hold.
+    pub fn elements_per_binding(&self) -> usize {
+        let room = self.limit.saturating_sub(self.alignment + 4);
+        usize::try_from(room / self.tensor.layout.dtype().size() as u64).unwrap_or(usize::MAX)
+    }
+
+    /// Elements `first..first + count` of a tensor without gaps.
+    pub fn elements(&self, first: usize, count: usize) -> Result<Bound<'a>, Error> {
+        let size = self.tensor.layout.dtype().size() as u64;
+        self.bound(self.tensor.offset + first as u64 * size, count as u64 * size)
+    }
+
     fn bound(&self, begin: u64, bytes: u64) -> Result<Bound<'a>, Error> {
         let size = self.tensor.layout.dtype().size() as u64;
         let offset = begin / self.alignment * self.alignment;

@@ -14,10 +14,16 @@
 //! | [`ScatterAdd`] | `residual`, with `y` added to its columns `indices`: what a block writes |
 //! | [`ScatterNormGather`] | both, from one block to the next, in one launch |
 //! | [`CompactWeight`] | `weight[rows][:, columns]`, padded with zeros |
+//! | [`CompactMask`] | a mask's index set, or those of all layers |
+//! | [`SelectTop`] | the positions of the `k` largest scores |
+//! | [`CoupledNeurons`] | the weights that matter to two tasks, and not in general |
+//! | [`ZeroEntries`] | a weight with some entries zeroed |
 //!
 //! An [`IndexSet`] is checked once, where it is made; operations take its tensors.
 
+pub mod compact_mask;
 pub mod compact_weight;
+pub mod coupled_neurons;
 mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda_parameters;
@@ -32,15 +38,23 @@ pub mod pruned_gated_mlp;
 pub mod pruned_linear;
 pub mod scatter_add;
 pub mod scatter_norm_gather;
+pub mod select_top;
+pub(crate) mod selection;
+#[cfg(feature = "cuda")]
+pub(crate) mod selection_parameters;
+pub mod zero_entries;
 
+pub use compact_mask::{CompactMask, CompactMaskArgs};
 pub use compact_weight::{CompactWeight, CompactWeightArgs};
+pub use coupled_neurons::{CoupledNeurons, CoupledNeuronsArgs, DeanMode};
 pub use gather_norm::{GatherNorm, GatherNormArgs};
 pub use index_set::IndexSet;
 pub use layer_index_sets::{LayerIndexSets, ModelIndexSets};
-pub use scatter_add::{ScatterAdd, ScatterAddArgs};
-pub use scatter_norm_gather::{ScatterNormGather, ScatterNormGatherArgs};
-
 pub use masked_gated_mlp::{MaskedGatedMlp, MaskedGatedMlpArgs};
 pub use norm_scope::NormScope;
 pub use pruned_gated_mlp::{PrunedGatedMlp, PrunedGatedMlpArgs};
 pub use pruned_linear::{PrunedLinear, PrunedLinearArgs};
+pub use scatter_add::{ScatterAdd, ScatterAddArgs};
+pub use scatter_norm_gather::{ScatterNormGather, ScatterNormGatherArgs};
+pub use select_top::{SelectTop, SelectTopArgs};
+pub use zero_entries::{ZeroEntries, ZeroEntriesArgs};

@@ -2,6 +2,7 @@
 
 mod blocks;
 mod movement;
+mod selection;
 
 use crate::conformance::{Case, Tolerance};
 use crate::operation::NamedLayouts;
@@ -9,6 +10,7 @@ use crate::operation::NamedLayouts;
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = blocks::cases();
     cases.extend(movement::cases());
+    cases.extend(selection::cases());
     cases
 }
 
@@ -18,5 +20,8 @@ pub(super) fn tolerance(
     inputs: &NamedLayouts,
     outputs: &NamedLayouts,
 ) -> Option<Tolerance> {
+    if selection::OPERATIONS.contains(&op) {
+        return Some(Tolerance::Exact);
+    }
     blocks::tolerance(op, inputs, outputs).or_else(|| movement::tolerance(op, inputs, outputs))
 }
