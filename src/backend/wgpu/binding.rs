@@ -116,12 +116,6 @@ impl<'a> Operand<'a> {
         self.bound(begin, elements * size)
     }
 
-    /// Elements `first..first + count` of a vector.
-    pub fn elements(&self, first: usize, count: usize) -> Result<Bound<'a>, Error> {
-        let size = self.tensor.layout.dtype().size() as u64;
-        self.bound(self.tensor.offset + first as u64 * size, count as u64 * size)
-    }
-
     /// All of it.
     pub fn whole(&self) -> Result<Bound<'a>, Error> {
         let layout = self.tensor.layout;

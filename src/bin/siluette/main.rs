@@ -11,6 +11,7 @@ mod info;
 mod model;
 mod output;
 mod prune;
+mod pruned_model;
 mod real_input;
 mod run;
 mod selection;

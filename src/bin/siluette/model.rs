@@ -104,6 +104,11 @@ impl Checkpoint {
         self.view(name)?.ok_or_else(|| self.not_like_llama(name))
     }
 
+    /// `eps` of the norms.
+    pub fn norm_epsilon(&self) -> f64 {
+        self.config.rms_norm_eps
+    }
+
     /// Number of layers.
     pub fn layers(&self) -> usize {
         self.config.num_hidden_layers
@@ -174,7 +179,7 @@ fn converted(
 }
 
 /// Some checkpoints keep norm weights in f32 beside narrower matrices; operations take one weight type.
-fn rounded(tensor: &Tensor, dtype: DType) -> Result<Tensor, Error> {
+pub fn rounded(tensor: &Tensor, dtype: DType) -> Result<Tensor, Error> {
     let layout = Layout::contiguous(dtype, tensor.layout().shape())?;
     Ok(Tensor::from_f64(layout, tensor.view().to_f64()))
 }

@@ -11,6 +11,7 @@ use siluette::{Backend, Error};
 
 use crate::devices::{self, Opened};
 use crate::model::{self, Checkpoint};
+use crate::pruned_model::PrunedModel;
 use crate::real_input::{self, Recording};
 use crate::selection::Selection;
 use crate::{Verdict, output};
@@ -32,6 +33,11 @@ pub struct Options {
     /// Verify the MLPs of a Hugging Face checkpoint of the Llama architecture
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
+
+    /// Verify this folder of `siluette prune`, made from the model: its MLPs, one after the other, against the
+    /// model's own under masks
+    #[arg(long, value_name = "DIR", requires = "model")]
+    pruned: Option<PathBuf>,
 }
 
 /// Tokens that a checkpoint's layers are run on: the oracle's time grows with them.
@@ -63,9 +69,10 @@ struct Row {
 pub fn execute(options: &Options) -> Result<Verdict, Error> {
     let mut notes = Vec::new();
     let mut missing = false;
-    let mut subjects = match &options.model {
-        Some(folder) => layers(Rc::new(Checkpoint::open(folder)?))?,
-        None => cases_for(Purpose::Conformance).into_iter().map(from_case).collect(),
+    let mut subjects = match (&options.model, &options.pruned) {
+        (Some(folder), Some(pruned)) => pruned_layers(PrunedModel::open(folder, pruned)?)?,
+        (Some(folder), None) => layers(Rc::new(Checkpoint::open(folder)?))?,
+        (None, _) => cases_for(Purpose::Conformance).into_iter().map(from_case).collect(),
     };
     if options.model.is_none() {
         let recordings = real_input::find()?;
@@ -127,6 +134,24 @@ fn layers(checkpoint: Rc<Checkpoint>) -> Result<Vec<Subject>, Error> {
                     let (inputs, parameters) = checkpoint.layer(layer, MODEL_ROWS)?;
                     Oracle::for_inputs(info, inputs, &parameters)
                 }),
+            })
+        })
+        .collect()
+}
+
+/// Each layer on what the masked model gives for the layers before it.
+fn pruned_layers(model: PrunedModel) -> Result<Vec<Subject>, Error> {
+    let model = Rc::new(model);
+    (0..model.layers())
+        .map(|layer| {
+            let model = model.clone();
+            Ok(Subject {
+                op: PrunedModel::OPERATION,
+                dtype: model.dtype(layer)?,
+                case: format!("{} layer={layer} rows={MODEL_ROWS}", model.name()),
+                group: "model",
+                judges_reference: false,
+                oracle: Box::new(move || model.oracle(layer, MODEL_ROWS)),
             })
         })
         .collect()

@@ -34,8 +34,10 @@ fn layer_tensors(layer: usize) -> Vec<Named> {
         let values = (0..rows * columns).map(|index| start + index as f32).collect();
         tensors.push((format!("model.layers.{layer}.{name}"), vec![rows, columns], values));
     }
-    let norm = format!("model.layers.{layer}.input_layernorm.weight");
-    tensors.push((norm, vec![WIDTH], vec![1.5; WIDTH]));
+    for norm in ["input_layernorm", "post_attention_layernorm"] {
+        let norm = format!("model.layers.{layer}.{norm}.weight");
+        tensors.push((norm, vec![WIDTH], vec![1.5; WIDTH]));
+    }
     let bias = format!("model.layers.{layer}.mlp.down_proj.bias");
     tensors.push((bias, vec![WIDTH], (0..WIDTH).map(|index| index as f32).collect()));
     tensors
@@ -217,8 +219,37 @@ fn a_budget_keeps_the_heaviest() {
     assert_eq!(layer.mlp_out.indices(), [4, 5, 6, 7]);
     assert_eq!(layer.mlp_mid.indices(), [6, 7, 8, 9, 10, 11]);
     assert_eq!(layer.mlp_share(), 0.25);
+    std::fs::remove_dir_all(scene.path("out")).unwrap();
     scene.assert_refused(&["--budget", "1.5"], "budget");
     scene.assert_refused(&["--budget", "NaN"], "budget");
+}
+
+#[test]
+fn a_pruned_model_computes_what_the_masked_model_does() {
+    let scene = Scene::new();
+    assert_exit(&scene.prune(&["--masks", scene.sets(&sets())]), 0);
+    let path = |name: &str| scene.path(name).to_str().unwrap().to_owned();
+    let (model, pruned) = (path("model"), path("out"));
+    let arguments = ["verify", "--backend", "cpu", "--model", &model, "--pruned", &pruned];
+    let output = siluette(&arguments);
+    assert_exit(&output, 0);
+    assert!(text(&output.stdout).contains("pruned_gated_mlp"), "{}", text(&output.stdout));
+
+    // One wrong weight is noticed.
+    let file = scene.path("out/model-0.safetensors");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let name = "model.layers.0.mlp.down_proj.weight";
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let data = tensors.tensor(name).unwrap().data();
+    let at = data.as_ptr() as usize - bytes.as_ptr() as usize;
+    bytes[at..at + 4].copy_from_slice(&1e6f32.to_le_bytes());
+    std::fs::write(&file, bytes).unwrap();
+    assert_exit(&siluette(&arguments), 1);
+
+    let dense = ["verify", "--backend", "cpu", "--model", &model, "--pruned", &model];
+    let output = siluette(&dense);
+    assert_exit(&output, 2);
+    assert!(text(&output.stderr).contains("index_sets.safetensors"), "{}", text(&output.stderr));
 }
 
 #[test]

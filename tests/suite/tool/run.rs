@@ -91,6 +91,9 @@ fn file_dtype(dtype: DType) -> Dtype {
         DType::F32 => Dtype::F32,
         DType::F16 => Dtype::F16,
         DType::BF16 => Dtype::BF16,
+        DType::U8 => Dtype::U8,
+        DType::I32 => Dtype::I32,
+        DType::U32 => Dtype::U32,
         other => panic!("no test tensor is of type {other}"),
     }
 }
@@ -127,7 +130,9 @@ fn library_result(case: &Case, backend: Backend) -> NamedTensors {
     let outputs = outputs.map(|(name, layout)| (name.clone(), Tensor::zeros(*layout))).collect();
     let mut loaded = prepared.load(&Device::open(backend).unwrap(), outputs).unwrap();
     loaded.run(1).unwrap();
-    loaded.outputs().unwrap()
+    let mut outputs = loaded.outputs().unwrap();
+    prepared.trim(&mut outputs).unwrap();
+    outputs
 }
 
 #[test]

@@ -14,7 +14,7 @@ use super::shards::{self, Change};
 use crate::{model, output};
 
 /// The file of index sets in the output folder.
-const SETS_FILE: &str = "index_sets.safetensors";
+pub const SETS_FILE: &str = "index_sets.safetensors";
 
 /// How many features each layer keeps, and what that leaves of its weights.
 pub fn report(model: &Llama, sets: &ModelIndexSets) -> Result<String, Error> {

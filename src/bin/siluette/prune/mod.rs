@@ -1,11 +1,11 @@
 //! `siluette prune`: a checkpoint and its masks to a smaller checkpoint; scores to an edited one.
 
 mod budget;
-mod compact;
-mod compute;
+pub mod compact;
+pub mod compute;
 mod edit;
 mod folder;
-mod llama;
+pub mod llama;
 mod shards;
 
 use std::path::PathBuf;
