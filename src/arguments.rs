@@ -303,6 +303,8 @@ mod tests {
         assert!(kinds.ids.is_none() && kinds.mask.is_none());
         let layouts = kinds.ids(layout(&[3])).mask(layout(&[4])).layouts();
         assert_eq!((layouts.ids, layouts.mask), (Some(layout(&[3])), Some(layout(&[4]))));
+        let inputs = layouts.inputs();
+        assert_eq!((inputs.values, inputs.ids), (layout(&[1]), Some(layout(&[3]))));
     }
 
     #[test]

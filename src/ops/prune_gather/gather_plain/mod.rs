@@ -13,6 +13,7 @@ pub(super) use cuda::{enqueue, plan};
 #[cfg(feature = "wgpu")]
 pub(super) use wgpu::{Names, plan as plan_wgpu};
 
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
 use crate::dtype::DType;
 
 /// `out[r, c] = x[rows[r], columns[c]]`; zeros from the end of `columns` on.
@@ -28,6 +29,7 @@ pub(super) struct GatherPlainTensors<In, Out> {
 }
 
 /// Sizes that the tensors alone do not tell.
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
 #[derive(Clone, Copy, Debug)]
 pub(super) struct GatherPlain {
     /// The operation, for messages.
