@@ -43,8 +43,10 @@ impl Squares {
     pub fn add<V: Vectors>(&mut self, v: V, x: V::Vector) {
         let mut lanes = [0f32; MAX_LANES];
         v.store_slice(x, &mut lanes[..V::LANES]);
-        for (sum, lane) in self.sums[..V::LANES].iter_mut().zip(lanes) {
-            *sum += f64::from(lane) * f64::from(lane);
+        // By index: of a constant number of lanes, the compiler makes vectors.
+        #[allow(clippy::needless_range_loop, reason = "iterators over two arrays stay scalar")]
+        for lane in 0..V::LANES {
+            self.sums[lane] += f64::from(lanes[lane]) * f64::from(lanes[lane]);
         }
     }
 

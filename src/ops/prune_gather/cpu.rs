@@ -15,18 +15,29 @@ use crate::ops::prune_gather::norm::Norm;
 /// Columns of a row that are scattered at a time: their addends stay in the first-level cache.
 pub(super) const BLOCK: usize = 512;
 
-/// Elements `positions` of a row, one after the other; at most a vector, zeros behind.
-#[inline(always)]
-pub(super) fn gather<V: Vectors>(
-    v: V,
-    from: &FloatRows<'_>,
-    row: usize,
-    positions: &[u32],
-) -> V::Vector {
-    if from.dtype() == DType::F32 {
-        gather_bits(v, DType::F32, from.bits::<u32>(row), positions)
-    } else {
-        gather_bits(v, from.dtype(), from.bits::<u16>(row), positions)
+/// The bits of a row's elements.
+#[derive(Clone, Copy)]
+enum Bits<'a> {
+    Narrow(DType, &'a [u16]),
+    Wide(&'a [u32]),
+}
+
+impl<'a> Bits<'a> {
+    #[inline(always)]
+    fn new(from: &FloatRows<'a>, row: usize) -> Bits<'a> {
+        match from.dtype() {
+            DType::F32 => Bits::Wide(from.bits(row)),
+            dtype => Bits::Narrow(dtype, from.bits(row)),
+        }
+    }
+
+    /// The elements at `positions`, one after the other; at most a vector, zeros behind.
+    #[inline(always)]
+    fn gather<V: Vectors>(&self, v: V, positions: &[u32]) -> V::Vector {
+        match *self {
+            Bits::Narrow(dtype, elements) => gather_bits(v, dtype, elements, positions),
+            Bits::Wide(elements) => gather_bits(v, DType::F32, elements, positions),
+        }
     }
 }
 
@@ -38,8 +49,16 @@ fn gather_bits<V: Vectors, E: Pod>(
     positions: &[u32],
 ) -> V::Vector {
     let mut gathered = [E::zeroed(); MAX_LANES];
-    for (element, &position) in gathered.iter_mut().zip(positions) {
-        *element = elements[position as usize];
+    if positions.len() == V::LANES {
+        // A constant number of lanes is unrolled.
+        #[allow(clippy::needless_range_loop, reason = "a constant number of lanes")]
+        for lane in 0..V::LANES {
+            gathered[lane] = elements[positions[lane] as usize];
+        }
+    } else {
+        for (element, &position) in gathered.iter_mut().zip(positions) {
+            *element = elements[position as usize];
+        }
     }
     v.load_bits(dtype, &gathered)
 }
@@ -69,9 +88,9 @@ impl Gather<'_> {
         let squares = match norm.scope {
             NormScope::Full => all(),
             NormScope::Selected | NormScope::SelectedSumOverD => {
-                let mut squares = Squares::new();
+                let (mut squares, bits) = (Squares::new(), Bits::new(x, row));
                 for positions in self.indices.chunks(V::LANES) {
-                    squares.add(v, self.load(v, x, row, positions));
+                    squares.add(v, self.load(v, x, bits, positions));
                 }
                 squares
             }
@@ -85,10 +104,10 @@ impl Gather<'_> {
         &self,
         v: V,
         x: &FloatRows<'_>,
-        row: usize,
+        bits: Bits<'_>,
         positions: &[u32],
     ) -> V::Vector {
-        let value = gather(v, x, row, positions);
+        let value = bits.gather(v, positions);
         if x.dtype() == self.dtype { value } else { v.round_to(self.dtype, value) }
     }
 
@@ -105,12 +124,17 @@ impl Gather<'_> {
         columns: Range<usize>,
         scale: Scale,
     ) {
+        if columns.is_empty() {
+            return;
+        }
+        let bits = Bits::new(x, row);
+        let weight = self.norm.as_ref().map(|(_, weight)| Bits::new(weight, 0));
         for column in columns.clone().step_by(V::LANES) {
             let count = V::LANES.min(columns.end - column);
             let positions = &self.indices[column..column + count];
-            let mut value = self.load(v, x, row, positions);
-            if let Some((_, weight)) = &self.norm {
-                value = v.mul(scale.apply(v, value), gather(v, weight, 0, positions));
+            let mut value = self.load(v, x, bits, positions);
+            if let Some(weight) = &weight {
+                value = v.mul(scale.apply(v, value), weight.gather(v, positions));
             }
             // SAFETY: the caller's promise.
             unsafe { self.out.store(v, value, to, column, count) };
@@ -157,7 +181,7 @@ impl Scatter<'_> {
         for place in members.clone().step_by(V::LANES) {
             let end = members.end.min(place + V::LANES);
             v.store_slice(self.y.load(v, row, place), &mut lanes[..V::LANES]);
-            for (&index, lane) in self.indices[place..end].iter().zip(lanes) {
+            for (&index, &lane) in self.indices[place..end].iter().zip(&lanes) {
                 addends.0[index as usize - first] = lane;
             }
         }

@@ -25,57 +25,74 @@ impl Wgpu {
         if args.out.layout().elements() == 0 {
             return plan.finish();
         }
-        let operand =
-            |name, tensor| Operand::new(ScatterAdd::NAME, name, tensor, self.capabilities());
-        let residual = operand("residual", args.residual)?;
-        let y = operand("y", args.y)?;
-        let indices = operand("indices", args.indices)?;
-        let rank = args.rank.map(|rank| operand("rank", rank)).transpose()?;
-        let out = operand("out", args.out)?;
-        let inputs: Vec<_> =
-            [Some(residual), Some(y), Some(indices), rank].into_iter().flatten().collect();
-        check_disjoint(&out, &inputs)?;
-
+        let args = operands(self, args)?;
         let constants = Constants {
             threads: self.capabilities().invocations.min(128),
             input: dtype_code(op.dtype),
-            out: dtype_code(out.layout().dtype()),
-            has_rank: rank.is_some(),
+            out: dtype_code(args.out.layout().dtype()),
+            has_rank: args.rank.is_some(),
         };
-        let units = out.words_per_row();
-        let some = op.selected > 0;
-        let mut chunk = residual.rows_per_binding()?.min(out.rows_per_binding()?);
-        if some {
-            chunk = chunk.min(y.rows_per_binding()?);
+        let mut most = args.residual.rows_per_binding()?.min(args.out.rows_per_binding()?);
+        if op.selected > 0 {
+            most = most.min(args.y.rows_per_binding()?);
         }
-        for first in (0..rows).step_by(chunk) {
-            let count = chunk.min(rows - first);
-            let bindings = Bindings {
-                residual: residual.rows(first, count)?,
-                y: if some { y.rows(first, count)? } else { Bound::ABSENT },
-                indices: if some { indices.whole()? } else { Bound::ABSENT },
-                rank: rank.map_or(Ok(Bound::ABSENT), |rank| rank.whole())?,
-                out: out.rows(first, count)?,
-            };
+        for first in (0..rows).step_by(most) {
+            let count = most.min(rows - first);
+            let bindings = bindings(op, &args, first, count)?;
             let parameters = Parameters {
                 features: op.features as u32,
                 selected: op.selected as u32,
                 rows: count as u32,
-                units,
+                units: args.out.words_per_row(),
                 residual_start: bindings.residual.start,
-                residual_stride: residual.stride(),
+                residual_stride: args.residual.stride(),
                 y_start: bindings.y.start,
-                y_stride: y.stride(),
+                y_stride: args.y.stride(),
                 indices_start: bindings.indices.start,
                 rank_start: bindings.rank.start,
                 out_start: bindings.out.start,
-                out_stride: out.stride(),
+                out_stride: args.out.stride(),
             };
-            let workgroups =
-                (count as u64 * u64::from(units)).div_ceil(u64::from(constants.threads));
+            let words = count as u64 * u64::from(parameters.units);
+            let workgroups = words.div_ceil(u64::from(constants.threads));
             let bindings = bindings.into_array();
             plan.dispatch(&ONLY, constants.values(), &parameters, bindings, workgroups)?;
         }
         plan.finish()
     }
+}
+
+fn bindings<'a>(
+    op: &ScatterAdd,
+    args: &ScatterAddArgs<Operand<'a>, Operand<'a>>,
+    first: usize,
+    count: usize,
+) -> Result<Bindings<Bound<'a>>, Error> {
+    let some = op.selected > 0;
+    Ok(Bindings {
+        residual: args.residual.rows(first, count)?,
+        y: if some { args.y.rows(first, count)? } else { Bound::ABSENT },
+        indices: if some { args.indices.whole()? } else { Bound::ABSENT },
+        rank: args.rank.map_or(Ok(Bound::ABSENT), |rank| rank.whole())?,
+        out: args.out.rows(first, count)?,
+    })
+}
+
+/// Checks the buffers.
+fn operands<'a>(
+    wgpu: &Wgpu,
+    args: ScatterAddArgs<WgpuTensor<'a>, WgpuTensor<'a>>,
+) -> Result<ScatterAddArgs<Operand<'a>, Operand<'a>>, Error> {
+    let operand = |name, tensor| Operand::new(ScatterAdd::NAME, name, tensor, wgpu.capabilities());
+    let operands = ScatterAddArgs {
+        residual: operand("residual", args.residual)?,
+        y: operand("y", args.y)?,
+        indices: operand("indices", args.indices)?,
+        rank: args.rank.map(|rank| operand("rank", rank)).transpose()?,
+        out: operand("out", args.out)?,
+    };
+    let mut inputs = vec![operands.residual, operands.y, operands.indices];
+    inputs.extend(operands.rank);
+    check_disjoint(&operands.out, &inputs)?;
+    Ok(operands)
 }
