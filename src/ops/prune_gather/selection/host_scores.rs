@@ -135,7 +135,7 @@ mod tests {
 
     fn check_order<T: ScoreKey>(all: &[T]) {
         for pair in all.windows(2) {
-            let (a, b) = (pair[0].to_f64(), pair[1].to_f64());
+            let (a, b) = (pair[0].to_f32(), pair[1].to_f32());
             if a.is_nan() {
                 assert_eq!(pair[0].key(), 0);
             } else if !b.is_nan() {
@@ -148,7 +148,8 @@ mod tests {
     #[test]
     fn rows_with_gaps_have_flat_indices() {
         let data = [1.0f32, 2.0, f32::NAN, 3.0, 4.0];
-        let scores = HostScores::new(TensorRef::strided(&data, &[2, 2], &[3, 1]).unwrap());
+        let matrix = TensorRef::strided(&data, &[2, 2], &[3, 1]).unwrap();
+        let scores: HostScores<'_, f32> = HostScores::new(matrix);
         let keys: Vec<u32> = (0..4).map(|index| scores.key(index)).collect();
         assert_eq!(keys, [1.0f32, 2.0, 3.0, 4.0].map(ScoreKey::key));
         assert_eq!(scores.first_nan(), None);
