@@ -1,5 +1,6 @@
 //! Cases of the structural pruning gathers.
 
+mod block_case;
 mod blocks;
 
 use crate::conformance::{Case, Tolerance};
