@@ -256,6 +256,7 @@ macro_rules! arguments {
     (@new $name:ident [$($parameter:tt)*] [$($body:tt)*]) => {
         impl<In, Out> $name<In, Out> {
             /// The required tensors; optional ones are absent.
+            #[allow(clippy::too_many_arguments, reason = "as many as there are required tensors")]
             pub fn new($($parameter)*) -> Self {
                 $name { $($body)* }
             }

@@ -333,7 +333,7 @@ fn bad_indices_are_refused_before_anything_is_written() {
     let op = pruned_op();
     let (x, weights) = ([1.0f32; 12], [0.5f32; 12]);
     for (in_indices, out_indices, argument, words) in [
-        ([0, 1, 2, 6], [0, 1], "in_indices", "6 at position 3"),
+        ([0u32, 1, 2, 6], [0u32, 1], "in_indices", "6 at position 3"),
         ([0, 2, 1, 3], [0, 1], "in_indices", "1 at position 2"),
         ([0, 1, 2, 3], [4, 4], "out_indices", "4 at position 1"),
         ([0, 1, 2, 3], [u32::MAX, 0], "out_indices", "4294967295 at position 0"),

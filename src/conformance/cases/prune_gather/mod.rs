@@ -1,5 +1,6 @@
 //! Cases of the structural pruning gathers, one file a group of operations.
 
+mod block_case;
 mod blocks;
 mod movement;
 mod selection;

@@ -88,7 +88,7 @@ impl ScatterAdd {
 impl Operation for ScatterAdd {
     const NAME: &'static str = "scatter_add";
     const FAMILY: &'static str = "prune_gather";
-    const SUMMARY: &'static str = "residual, with y added to its columns `indices`";
+    const SUMMARY: &'static str = "residual, with y added to its columns indices";
     const PARAMETERS: &'static [ParameterInfo] = &[OUT_DTYPE];
 
     type Args<In, Out> = ScatterAddArgs<In, Out>;

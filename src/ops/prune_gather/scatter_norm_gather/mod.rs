@@ -132,7 +132,7 @@ impl Operation for ScatterNormGather {
     const NAME: &'static str = "scatter_norm_gather";
     const FAMILY: &'static str = "prune_gather";
     const SUMMARY: &'static str =
-        "r = residual, with y added to its columns `out_indices`; rms_norm(r)[:, in_indices]";
+        "r = residual, with y added to its columns out_indices; rms_norm(r)[:, in_indices]";
     const PARAMETERS: &'static [ParameterInfo] = &[EPS, NORM_SCOPE, OUT_DTYPE];
 
     type Args<In, Out> = ScatterNormGatherArgs<In, Out>;

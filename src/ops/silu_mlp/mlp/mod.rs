@@ -8,6 +8,7 @@ pub(crate) mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
 pub(crate) mod reference;
+mod validation;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
 
