@@ -12,16 +12,14 @@ const HIDDEN: usize = 72;
 const FFN: usize = 136;
 
 fn devices() -> impl Iterator<Item = Device> {
-    [Backend::Reference, Backend::Cpu, Backend::Wgpu, Backend::Cuda].into_iter().filter_map(
-        |backend| {
-            let built = match backend {
-                Backend::Wgpu => cfg!(feature = "wgpu"),
-                Backend::Cuda => cfg!(feature = "cuda"),
-                _ => true,
-            };
-            if built { open(backend) } else { None }
-        },
-    )
+    let mut backends = vec![Backend::Reference, Backend::Cpu];
+    if cfg!(feature = "wgpu") {
+        backends.push(Backend::Wgpu);
+    }
+    if cfg!(feature = "cuda") {
+        backends.push(Backend::Cuda);
+    }
+    backends.into_iter().filter_map(open)
 }
 
 fn layout(dtype: DType, shape: &[usize]) -> Layout {
