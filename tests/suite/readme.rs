@@ -1,5 +1,6 @@
 //! The README's generated parts are what the code says now.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -46,24 +47,36 @@ fn readme_lists_the_operations() {
 #[test]
 fn readme_shows_the_latest_results_of_every_device() {
     let mut text = String::new();
-    for file in latest_results() {
-        let report = std::fs::read(&file).unwrap();
-        let report: Value = serde_json::from_slice(&report).unwrap();
+    for file in latest_results("benches/results") {
+        let report = read_json(&file);
         assert_eq!(report["complete"], true, "{}", file.display());
         write_results(&mut text, &file, &report);
     }
     check_block("performance", &text);
 }
 
-/// `benches/results/DEVICE/DATE.json`, the last date of each device.
-fn latest_results() -> Vec<PathBuf> {
+#[test]
+fn readme_shows_the_latest_comparison_with_peers() {
+    let mut text = String::new();
+    for file in latest_results("benches/peers/results") {
+        write_peers(&mut text, &file, &read_json(&file));
+    }
+    check_block("peers", &text);
+}
+
+fn read_json(file: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
+}
+
+/// `FOLDER/DEVICE/DATE.json`, the last date of each device.
+fn latest_results(folder: &str) -> Vec<PathBuf> {
     let entries = |folder: &Path| {
         let mut paths: Vec<PathBuf> =
             std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
         paths.sort();
         paths
     };
-    let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/results");
+    let results = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let devices = entries(&results).into_iter().filter(|path| path.is_dir());
     devices.map(|device| entries(&device).pop().expect("a device with results")).collect()
 }
@@ -108,6 +121,41 @@ fn write_results(text: &mut String, file: &Path, report: &Value) {
             number("roofline_percent"),
         )
         .unwrap();
+    }
+    text.push('\n');
+}
+
+/// One line a shape, one column a number of rows: how many times as long candle takes.
+fn write_peers(text: &mut String, file: &Path, report: &Value) {
+    let device = file.parent().and_then(Path::file_name).unwrap().to_string_lossy();
+    let (instructions, date) = (&report["instructions"], file.file_stem().unwrap());
+    writeln!(
+        text,
+        "**{device}** ({}), {}, candle-core {}:\n",
+        instructions.as_str().unwrap(),
+        date.to_string_lossy(),
+        report["candle_core"].as_str().unwrap(),
+    )
+    .unwrap();
+    let results = report["results"].as_array().unwrap();
+    let rows: BTreeSet<u64> =
+        results.iter().map(|result| result["rows"].as_u64().unwrap()).collect();
+    let columns: Vec<String> = rows.iter().map(|rows| format!("{rows} rows |")).collect();
+    writeln!(text, "| dtype | hidden/ffn | {}", columns.join(" ")).unwrap();
+    writeln!(text, "|---|---|{}", "---:|".repeat(rows.len())).unwrap();
+    for group in results.chunks(rows.len()) {
+        let cells: Vec<String> = group
+            .iter()
+            .map(|result| {
+                let seconds = |name: &str| result[name].as_f64().unwrap();
+                let (ours, theirs) = (seconds("siluette_seconds"), seconds("candle_seconds"));
+                format!("{:.2} ms, {:.1}x |", ours * 1e3, theirs / ours)
+            })
+            .collect();
+        let first = &group[0];
+        let (dtype, hidden, ffn) = (&first["dtype"], &first["hidden"], &first["ffn"]);
+        let dtype = dtype.as_str().unwrap();
+        writeln!(text, "| {dtype} | {hidden}/{ffn} | {}", cells.join(" ")).unwrap();
     }
     text.push('\n');
 }

@@ -33,9 +33,11 @@ impl Stream {
     }
 }
 
-/// Four streams at once: more requests under way than one stream has.
+/// Words that are added up at a time.
+const BLOCK: usize = 64;
+
+/// Four streams at once, asked for in advance: more requests under way than one stream has.
 fn sum(words: &[u64]) -> u64 {
-    const BLOCK: usize = 64;
     let quarter = words.len() / 4;
     let streams = [0, 1, 2, 3].map(|stream| &words[stream * quarter..][..quarter]);
     let mut sums = [0u64; BLOCK];
@@ -43,6 +45,8 @@ fn sum(words: &[u64]) -> u64 {
     while let Some(first) = blocks[0].next() {
         let rest = [blocks[1].next(), blocks[2].next(), blocks[3].next()];
         for block in [Some(first)].into_iter().chain(rest).flatten() {
+            #[cfg(target_arch = "x86_64")]
+            x86::prefetch_behind(block);
             for (sum, word) in sums.iter_mut().zip(block) {
                 *sum = sum.wrapping_add(*word);
             }
@@ -130,6 +134,19 @@ fn portable(rounds: u64) {
 mod x86 {
     use std::arch::x86_64::*;
     use std::hint::black_box;
+
+    /// Asks for the block that is read some blocks later.
+    #[inline(always)]
+    pub fn prefetch_behind(block: &[u64; super::BLOCK]) {
+        /// As far ahead as the CPU backend asks for weights.
+        const AHEAD: usize = 3072 / size_of::<u64>();
+        const LINE: usize = 64 / size_of::<u64>();
+        for line in (0..super::BLOCK).step_by(LINE) {
+            let address = block.as_ptr().wrapping_add(AHEAD + line);
+            // SAFETY: asking for memory in advance touches nothing, wherever it is.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
+        }
+    }
 
     /// Four cycles of latency on two units ask for eight; some spare, all in sixteen registers.
     pub const CHAINS: u64 = 12;

@@ -78,6 +78,10 @@ fn write_file(
         return Err(error);
     }
     written.map_err(|error| file_error(to, format!("cannot be written: {error}"), ""))?;
+    // The writer makes files for their owner alone; these are as readable as what they were made from.
+    std::fs::metadata(file.path())
+        .and_then(|metadata| std::fs::set_permissions(to, metadata.permissions()))
+        .map_err(|error| file_error(to, format!("cannot be made readable: {error}"), ""))?;
     Ok(bytes)
 }
 
