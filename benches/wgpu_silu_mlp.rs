@@ -15,6 +15,7 @@ const HIDDEN: usize = 576;
 const FFN: usize = 1536;
 
 type Failure = Box<dyn std::error::Error>;
+type Record<'a> = dyn Fn(&mut wgpu::ComputePass<'_>) + 'a;
 
 /// Buffers of a SwiGLU block for so many tokens.
 struct Block {
@@ -101,7 +102,7 @@ impl Block {
     }
 
     /// Runs what `record` records and waits.
-    fn run(&self, record: &dyn Fn(&mut wgpu::ComputePass<'_>)) {
+    fn run(&self, record: &Record<'_>) {
         let mut encoder = self.wgpu.device().create_command_encoder(&Default::default());
         let mut pass = encoder.begin_compute_pass(&Default::default());
         record(&mut pass);
@@ -197,23 +198,19 @@ fn compare(criterion: &mut Criterion) {
         let naive = Naive::new(&block);
         let mut group = criterion.benchmark_group(format!("gated_mlp/f32/rows={rows}"));
         group.sample_size(20);
-        let record_fused = |pass: &mut wgpu::ComputePass<'_>| fused.record(pass);
-        let record_separate = |pass: &mut wgpu::ComputePass<'_>| {
-            separate.iter().for_each(|plan| plan.record(pass));
+        let mut measure = |name: &str, record: &Record<'_>| {
+            // Drivers compile a pipeline when it first runs.
+            block.run(record);
+            group.bench_function(name, |bencher| bencher.iter(|| block.run(record)));
         };
-        let record_naive = |pass: &mut wgpu::ComputePass<'_>| {
+        measure("fused", &|pass| fused.record(pass));
+        measure("separate", &|pass| separate.iter().for_each(|plan| plan.record(pass)));
+        measure("naive", &|pass| {
             naive.record(pass, 0);
             naive.record(pass, 1);
             activation.record(pass);
             naive.record(pass, 2);
-        };
-        let ways: [(&str, &dyn Fn(&mut wgpu::ComputePass<'_>)); 3] =
-            [("fused", &record_fused), ("separate", &record_separate), ("naive", &record_naive)];
-        // Drivers compile a pipeline when it first runs.
-        ways.iter().for_each(|(_, record)| block.run(record));
-        for (name, record) in ways {
-            group.bench_function(name, |bencher| bencher.iter(|| block.run(record)));
-        }
+        });
         group.finish();
     }
 }
