@@ -9,8 +9,12 @@ out=$(mkdir -p "$out" && cd "$out" && pwd)
 for mode in plain asan checked; do
     tests/cuda_simulator/build.sh "$mode" "$out/$mode"
 done
-suite=$(cargo test --features cli --test suite --no-run --message-format json |
-    python3 -c 'import json, sys; print([e for line in sys.stdin if (e := json.loads(line).get("executable"))][-1])')
+# Cargo names whatever it has built for the suite, the tool too, in no fixed order.
+suite=$(cargo test --features cli --test suite --no-run --message-format json | python3 -c '
+import json, sys
+messages = map(json.loads, sys.stdin)
+print(*(m["executable"] for m in messages if m.get("executable") and m["target"]["name"] == "suite"))
+')
 
 # on MODE [NAME=VALUE ...]: the tests that run kernels, with this simulator and this environment.
 on() {

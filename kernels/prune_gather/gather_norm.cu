@@ -6,7 +6,7 @@
 // grid  (M)   block 128 = 4 warps; a block owns a row
 // shared  16 bytes, for the sum across warps
 // The row is read twice, the second time from L1 or L2. norm_scope.cuh says which features the mean is over; over all
-// of them the statistics are those of mlp_rms_norm, so that selecting all features gives its bits.
+// of them the statistics are those of mlp_prepare, so that selecting all features gives its bits.
 // f32 arithmetic in a fixed order, one rounding to the output type. An index that is not below d gives 0.
 #include "gather.cuh"
 #include "norm_scope.cuh"

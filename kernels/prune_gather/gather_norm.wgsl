@@ -7,7 +7,7 @@
 // workgroup  THREADS invocations stride over d, then over the words of the output
 // workgroup memory  THREADS * 64 + 16 bytes at most
 // Squares are summed by invocation in f32, then over the invocations in a fixed order: over all features that of
-// silu_mlp/rms_norm.wgsl, so that selecting all of them gives its bits. SCOPE: see norm_scope.wgsl.
+// silu_mlp/prepare.wgsl, so that selecting all of them gives its bits. SCOPE: see norm_scope.wgsl.
 // An index that is not below d gives 0.
 
 #variant reduce = subgroup workgroup

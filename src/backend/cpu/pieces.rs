@@ -1,8 +1,10 @@
-//! How elementwise work on a matrix is cut up for threads.
+//! Elementwise work on a matrix, cut up for threads.
 
 use std::ops::Range;
 
-use super::parallel::chunk;
+use super::Cpu;
+use super::instructions::{Leaf, VectorJob, Vectors};
+use super::parallel::{chunk, for_each_chunk};
 
 /// Elements that keep a thread busy for several times as long as it takes to wake it (about 5 µs).
 const CHUNK_ELEMENTS: usize = 1 << 15;
@@ -33,16 +35,64 @@ impl Pieces {
     }
 
     /// Number of pieces; 0 for an empty matrix.
-    pub fn count(&self) -> usize {
+    fn count(&self) -> usize {
         self.rows.div_ceil(self.piece_rows) * self.across()
     }
 
     /// Rows and columns of a piece.
-    pub fn piece(&self, index: usize) -> (Range<usize>, Range<usize>) {
+    fn piece(&self, index: usize) -> (Range<usize>, Range<usize>) {
         (
             chunk(self.rows, self.piece_rows, index / self.across()),
             chunk(self.columns, self.piece_columns, index % self.across()),
         )
+    }
+}
+
+/// What is done to each piece.
+pub(crate) trait PieceWork: Copy + Send + Sync {
+    /// Does these rows and columns, which no other call does. To be inlined always, so that it is compiled for
+    /// the instruction set.
+    fn run<V: Vectors>(&self, v: V, rows: Range<usize>, columns: Range<usize>);
+}
+
+impl Cpu {
+    /// Does the work on every piece; on the caller's thread if there is but one.
+    pub(crate) fn run_pieces(&self, pieces: Pieces, work: impl PieceWork) {
+        let threads = pieces.count().min(self.threads());
+        let dispatch = || self.instructions().dispatch(Job { pieces, work, threads });
+        if threads > 1 { self.enter(dispatch) } else { dispatch() }
+    }
+}
+
+struct Job<W> {
+    pieces: Pieces,
+    work: W,
+    threads: usize,
+}
+
+impl<W: PieceWork> VectorJob for Job<W> {
+    type Output = ();
+
+    fn run<V: Vectors>(self, v: V) {
+        let Job { pieces, work, threads } = self;
+        for_each_chunk(threads, pieces.count(), &|_, index| {
+            let (rows, columns) = pieces.piece(index);
+            v.enter(Piece { v, work, rows, columns });
+        });
+    }
+}
+
+struct Piece<V, W> {
+    v: V,
+    work: W,
+    rows: Range<usize>,
+    columns: Range<usize>,
+}
+
+impl<V: Vectors, W: PieceWork> Leaf for Piece<V, W> {
+    #[inline(always)]
+    fn run(self) {
+        self.work.run(self.v, self.rows, self.columns);
     }
 }
 

@@ -1,12 +1,13 @@
 //! `gather_norm` on the CPU.
 #![allow(unsafe_code, reason = "threads write disjoint parts of the output")]
 
+use std::ops::Range;
+
 use super::{GatherNorm, GatherNormArgs};
 use crate::backend::cpu::Cpu;
 use crate::backend::cpu::float_rows::{FloatRows, FloatRowsMut};
-use crate::backend::cpu::instructions::{Leaf, VectorJob, Vectors};
-use crate::backend::cpu::parallel::for_each_chunk;
-use crate::backend::cpu::pieces::Pieces;
+use crate::backend::cpu::instructions::Vectors;
+use crate::backend::cpu::pieces::{PieceWork, Pieces};
 use crate::backend::cpu::rms_norm::Squares;
 use crate::error::Error;
 use crate::layout::HasLayout as _;
@@ -36,8 +37,7 @@ impl Cpu {
             return Ok(());
         }
         let pieces = Pieces::new(args.x.layout().shape()[0], op.selected);
-        let threads = pieces.count().min(self.threads());
-        let job = Job {
+        let work = Work {
             x: FloatRows::new(args.x),
             gather: Gather {
                 norm: op.norm.zip(args.norm_weight.map(FloatRows::new)),
@@ -46,48 +46,22 @@ impl Cpu {
                 dtype: op.dtype,
                 out: FloatRowsMut::new(&mut args.out),
             },
-            pieces,
-            threads,
         };
-        let dispatch = || self.instructions().dispatch(job);
-        if threads > 1 {
-            self.enter(dispatch)
-        } else {
-            dispatch()
-        }
+        self.run_pieces(pieces, work);
         Ok(())
     }
 }
 
 #[derive(Clone, Copy)]
-struct Job<'a> {
+struct Work<'a> {
     x: FloatRows<'a>,
     gather: Gather<'a>,
-    pieces: Pieces,
-    threads: usize,
 }
 
-impl VectorJob for Job<'_> {
-    type Output = ();
-
-    fn run<V: Vectors>(self, v: V) {
-        for_each_chunk(self.threads, self.pieces.count(), &|_, index| {
-            v.enter(Piece { v, job: self, index });
-        });
-    }
-}
-
-struct Piece<'a, V> {
-    v: V,
-    job: Job<'a>,
-    index: usize,
-}
-
-impl<V: Vectors> Leaf for Piece<'_, V> {
+impl PieceWork for Work<'_> {
     #[inline(always)]
-    fn run(self) {
-        let Piece { v, job: Job { x, gather, pieces, .. }, index } = self;
-        let (rows, columns) = pieces.piece(index);
+    fn run<V: Vectors>(&self, v: V, rows: Range<usize>, columns: Range<usize>) {
+        let Work { x, gather } = *self;
         for row in rows {
             // A row that is cut into pieces is summed by each of them, in the same order.
             let scale = gather.scale(v, &x, row, || {

@@ -8,8 +8,8 @@ use bytemuck::Pod;
 use super::GatherPlainTensors;
 use crate::backend::cpu::Cpu;
 use crate::backend::cpu::float_rows::{FloatRows, FloatRowsMut};
-use crate::backend::cpu::parallel::for_each_chunk;
-use crate::backend::cpu::pieces::Pieces;
+use crate::backend::cpu::instructions::Vectors;
+use crate::backend::cpu::pieces::{PieceWork, Pieces};
 use crate::layout::HasLayout as _;
 use crate::ops::prune_gather::index_set::index_values;
 use crate::tensor::{TensorMut, TensorRef};
@@ -21,31 +21,15 @@ pub(in crate::ops::prune_gather) fn gather_plain(
 ) {
     let layout = args.out.layout();
     let pieces = Pieces::new(layout.shape()[0], layout.columns());
-    let threads = pieces.count().min(cpu.threads());
     let copy = Copy {
         x: FloatRows::new(args.x),
         rows: args.rows.map(index_values),
         columns: args.columns.map(index_values),
         x_columns: args.x.layout().columns(),
+        element_size: layout.dtype().size(),
         out: FloatRowsMut::new(&mut args.out),
     };
-    let size = layout.dtype().size();
-    let run = || {
-        for_each_chunk(threads, pieces.count(), &|_, index| {
-            let (rows, columns) = pieces.piece(index);
-            for row in rows {
-                // SAFETY: this piece is nobody else's.
-                unsafe {
-                    if size == size_of::<u16>() {
-                        copy.row::<u16>(row, columns.clone());
-                    } else {
-                        copy.row::<u32>(row, columns.clone());
-                    }
-                }
-            }
-        });
-    };
-    if threads > 1 { cpu.enter(run) } else { run() }
+    cpu.run_pieces(pieces, copy);
 }
 
 #[derive(Clone, Copy)]
@@ -54,7 +38,24 @@ struct Copy<'a> {
     rows: Option<&'a [u32]>,
     columns: Option<&'a [u32]>,
     x_columns: usize,
+    element_size: usize,
     out: FloatRowsMut<'a>,
+}
+
+impl PieceWork for Copy<'_> {
+    #[inline(always)]
+    fn run<V: Vectors>(&self, _v: V, rows: Range<usize>, columns: Range<usize>) {
+        for row in rows {
+            // SAFETY: this piece is nobody else's.
+            unsafe {
+                if self.element_size == size_of::<u16>() {
+                    self.row::<u16>(row, columns.clone());
+                } else {
+                    self.row::<u32>(row, columns.clone());
+                }
+            }
+        }
+    }
 }
 
 impl Copy<'_> {

@@ -1,12 +1,13 @@
 //! `scatter_add` on the CPU.
 #![allow(unsafe_code, reason = "threads write disjoint parts of the output")]
 
+use std::ops::Range;
+
 use super::{ScatterAdd, ScatterAddArgs};
 use crate::backend::cpu::Cpu;
 use crate::backend::cpu::float_rows::{FloatRows, FloatRowsMut};
-use crate::backend::cpu::instructions::{Leaf, VectorJob, Vectors};
-use crate::backend::cpu::parallel::for_each_chunk;
-use crate::backend::cpu::pieces::Pieces;
+use crate::backend::cpu::instructions::Vectors;
+use crate::backend::cpu::pieces::{PieceWork, Pieces};
 use crate::error::Error;
 use crate::layout::HasLayout as _;
 use crate::operation::Operation as _;
@@ -28,56 +29,29 @@ impl Cpu {
         op.validate(&args.layouts())?;
         op.validate_values(&args.inputs())?;
         let pieces = Pieces::new(args.out.layout().shape()[0], op.features);
-        let threads = pieces.count().min(self.threads());
-        let job = Job {
+        let work = Work {
             scatter: Scatter {
                 residual: FloatRows::new(args.residual),
                 y: FloatRows::new(args.y),
                 indices: index_values(args.indices),
             },
             out: FloatRowsMut::new(&mut args.out),
-            pieces,
-            threads,
         };
-        let dispatch = || self.instructions().dispatch(job);
-        if threads > 1 {
-            self.enter(dispatch)
-        } else {
-            dispatch()
-        }
+        self.run_pieces(pieces, work);
         Ok(())
     }
 }
 
 #[derive(Clone, Copy)]
-struct Job<'a> {
+struct Work<'a> {
     scatter: Scatter<'a>,
     out: FloatRowsMut<'a>,
-    pieces: Pieces,
-    threads: usize,
 }
 
-impl VectorJob for Job<'_> {
-    type Output = ();
-
-    fn run<V: Vectors>(self, v: V) {
-        for_each_chunk(self.threads, self.pieces.count(), &|_, index| {
-            v.enter(Piece { v, job: self, index });
-        });
-    }
-}
-
-struct Piece<'a, V> {
-    v: V,
-    job: Job<'a>,
-    index: usize,
-}
-
-impl<V: Vectors> Leaf for Piece<'_, V> {
+impl PieceWork for Work<'_> {
     #[inline(always)]
-    fn run(self) {
-        let Piece { v, job: Job { scatter, out, pieces, .. }, index } = self;
-        let (rows, columns) = pieces.piece(index);
+    fn run<V: Vectors>(&self, v: V, rows: Range<usize>, columns: Range<usize>) {
+        let Work { scatter, out } = *self;
         for first in columns.clone().step_by(BLOCK) {
             let end = columns.end.min(first + BLOCK);
             let members = scatter.members(&(first..end));

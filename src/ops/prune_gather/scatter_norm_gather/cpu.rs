@@ -1,12 +1,13 @@
 //! `scatter_norm_gather` on the CPU.
 #![allow(unsafe_code, reason = "threads write disjoint parts of the outputs")]
 
+use std::ops::Range;
+
 use super::{ScatterNormGather, ScatterNormGatherArgs};
 use crate::backend::cpu::Cpu;
 use crate::backend::cpu::float_rows::{FloatRows, FloatRowsMut};
-use crate::backend::cpu::instructions::{Leaf, VectorJob, Vectors};
-use crate::backend::cpu::parallel::for_each_chunk;
-use crate::backend::cpu::pieces::Pieces;
+use crate::backend::cpu::instructions::Vectors;
+use crate::backend::cpu::pieces::{PieceWork, Pieces};
 use crate::backend::cpu::rms_norm::Squares;
 use crate::error::Error;
 use crate::layout::HasLayout as _;
@@ -30,8 +31,7 @@ impl Cpu {
         op.validate(&args.layouts())?;
         op.validate_values(&args.inputs())?;
         let pieces = Pieces::of_rows(args.residual_out.layout().shape()[0], op.features);
-        let threads = pieces.count().min(self.threads());
-        let job = Job {
+        let work = Work {
             scatter: Scatter {
                 residual: FloatRows::new(args.residual),
                 y: FloatRows::new(args.y),
@@ -45,62 +45,35 @@ impl Cpu {
                 dtype: op.dtype,
                 out: FloatRowsMut::new(&mut args.gathered),
             },
-            pieces,
-            threads,
         };
-        let dispatch = || self.instructions().dispatch(job);
-        if threads > 1 {
-            self.enter(dispatch)
-        } else {
-            dispatch()
-        }
+        self.run_pieces(pieces, work);
         Ok(())
     }
 }
 
 #[derive(Clone, Copy)]
-struct Job<'a> {
+struct Work<'a> {
     scatter: Scatter<'a>,
     residual_out: FloatRowsMut<'a>,
     gather: Gather<'a>,
-    pieces: Pieces,
-    threads: usize,
 }
 
-impl VectorJob for Job<'_> {
-    type Output = ();
-
-    fn run<V: Vectors>(self, v: V) {
-        for_each_chunk(self.threads, self.pieces.count(), &|_, index| {
-            v.enter(Piece { v, job: self, index });
-        });
-    }
-}
-
-struct Piece<'a, V> {
-    v: V,
-    job: Job<'a>,
-    index: usize,
-}
-
-impl<V: Vectors> Leaf for Piece<'_, V> {
+impl PieceWork for Work<'_> {
     #[inline(always)]
-    fn run(self) {
-        let Piece { v, job, index } = self;
-        let (rows, _) = job.pieces.piece(index);
+    fn run<V: Vectors>(&self, v: V, rows: Range<usize>, _columns: Range<usize>) {
         for row in rows {
-            let squares = job.update(v, row);
+            let squares = self.update(v, row);
             // SAFETY: the row has been written, and nobody else has it.
-            let updated = unsafe { job.residual_out.row(row) };
-            let scale = job.gather.scale(v, &updated, 0, || squares);
-            let columns = 0..job.gather.indices.len();
+            let updated = unsafe { self.residual_out.row(row) };
+            let scale = self.gather.scale(v, &updated, 0, || squares);
+            let columns = 0..self.gather.indices.len();
             // SAFETY: this row is nobody else's.
-            unsafe { job.gather.run(v, &updated, [0, row], columns, scale) };
+            unsafe { self.gather.run(v, &updated, [0, row], columns, scale) };
         }
     }
 }
 
-impl Job<'_> {
+impl Work<'_> {
     /// Writes a row of the sum; the squares of all its elements, rounded to the activations' type.
     #[inline(always)]
     fn update<V: Vectors>(&self, v: V, row: usize) -> Squares {

@@ -1,12 +1,13 @@
 //! `silu_mul` on the CPU.
 #![allow(unsafe_code, reason = "threads write disjoint parts of the output")]
 
+use std::ops::Range;
+
 use super::{SiluMul, SiluMulArgs};
 use crate::backend::cpu::Cpu;
 use crate::backend::cpu::float_rows::{FloatRows, FloatRowsMut};
-use crate::backend::cpu::instructions::{Leaf, VectorJob, Vectors};
-use crate::backend::cpu::parallel::for_each_chunk;
-use crate::backend::cpu::pieces::Pieces;
+use crate::backend::cpu::instructions::Vectors;
+use crate::backend::cpu::pieces::{PieceWork, Pieces};
 use crate::backend::cpu::silu::silu_mul;
 use crate::error::Error;
 use crate::layout::HasLayout;
@@ -26,54 +27,27 @@ impl Cpu {
         op.validate(&args.layouts())?;
         let rows = args.gate.layout().shape()[0];
         let pieces = Pieces::new(rows, op.columns);
-        let threads = pieces.count().min(self.threads());
-        let job = Job {
+        let work = Work {
             gate: FloatRows::new(args.gate),
             up: FloatRows::new(args.up),
             out: FloatRowsMut::new(&mut args.out),
-            pieces,
-            threads,
         };
-        let dispatch = || self.instructions().dispatch(job);
-        if threads > 1 {
-            self.enter(dispatch)
-        } else {
-            dispatch()
-        }
+        self.run_pieces(pieces, work);
         Ok(())
     }
 }
 
 #[derive(Clone, Copy)]
-struct Job<'a> {
+struct Work<'a> {
     gate: FloatRows<'a>,
     up: FloatRows<'a>,
     out: FloatRowsMut<'a>,
-    pieces: Pieces,
-    threads: usize,
 }
 
-impl VectorJob for Job<'_> {
-    type Output = ();
-
-    fn run<V: Vectors>(self, v: V) {
-        for_each_chunk(self.threads, self.pieces.count(), &|_, index| {
-            v.enter(Piece { v, job: self, index });
-        });
-    }
-}
-
-struct Piece<'a, V> {
-    v: V,
-    job: Job<'a>,
-    index: usize,
-}
-
-impl<V: Vectors> Leaf for Piece<'_, V> {
+impl PieceWork for Work<'_> {
     #[inline(always)]
-    fn run(self) {
-        let Piece { v, job: Job { gate, up, out, pieces, .. }, index } = self;
-        let (rows, columns) = pieces.piece(index);
+    fn run<V: Vectors>(&self, v: V, rows: Range<usize>, columns: Range<usize>) {
+        let Work { gate, up, out } = *self;
         for row in rows {
             for column in columns.clone().step_by(V::LANES) {
                 let product = silu_mul(v, gate.load(v, row, column), up.load(v, row, column));
