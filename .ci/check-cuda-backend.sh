@@ -16,17 +16,35 @@ messages = map(json.loads, sys.stdin)
 print(*(m["executable"] for m in messages if m.get("executable") and m["target"]["name"] == "suite"))
 ')
 
-# on MODE [NAME=VALUE ...]: the tests that run kernels, with this simulator and this environment.
+# on MODE [NAME=VALUE ...]: the tests that run kernels, with this simulator and this environment. They are one long
+# test and a few short ones, so two of these fill two cores.
 on() {
     local mode=$1
     shift
-    printf -- '--- %s %s (%s s)\n' "$mode" "$*" "$SECONDS"
     env SILUETTE_REQUIRE=cuda LD_LIBRARY_PATH="$out/$mode" "$@" \
-        "$suite" conformance::cuda cuda_kernels:: cuda_enqueue:: cuda_movement:: --quiet
+        "$suite" conformance::cuda cuda_kernels:: cuda_enqueue:: cuda_movement:: --quiet --test-threads 1
 }
 
-on plain SILUETTE_SIMULATOR_SCHEDULE=adversarial SILUETTE_SIMULATOR_ASYNC=early
-on plain SILUETTE_SIMULATOR_SCHEDULE=random SILUETTE_SIMULATOR_SEED=7 SILUETTE_SIMULATOR_COMPUTE_CAPABILITY=7.5
-on checked SILUETTE_SIMULATOR_SCHEDULE=descending
+# both NAME NAME: runs these functions side by side; shows what they print, and fails if one does.
+both() {
+    local failed=0 name
+    "$1" >"$out/$1.log" 2>&1 & local first=$!
+    "$2" >"$out/$2.log" 2>&1 || failed=1
+    wait "$first" || failed=1
+    for name; do
+        printf -- '--- %s (%s s)\n' "$name" "$SECONDS"
+        cat "$out/$name.log"
+    done
+    return "$failed"
+}
+
+adversarial_order() { on plain SILUETTE_SIMULATOR_SCHEDULE=adversarial SILUETTE_SIMULATOR_ASYNC=early; }
+random_order_on_sm_75() {
+    on plain SILUETTE_SIMULATOR_SCHEDULE=random SILUETTE_SIMULATOR_SEED=7 SILUETTE_SIMULATOR_COMPUTE_CAPABILITY=7.5
+}
+checks() { on checked SILUETTE_SIMULATOR_SCHEDULE=descending; }
 # Rust's test harness is not free of leaks.
-on asan LD_PRELOAD="$(g++ -print-file-name=libasan.so)" ASAN_OPTIONS=detect_leaks=0
+address_sanitizer() { on asan LD_PRELOAD="$(g++ -print-file-name=libasan.so)" ASAN_OPTIONS=detect_leaks=0; }
+
+both adversarial_order random_order_on_sm_75
+both checks address_sanitizer
