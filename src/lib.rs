@@ -78,13 +78,17 @@ pub use dtype::{DType, Element, Float, bf16, f16};
 pub use error::{Backend, Error, Problem};
 pub use layout::{HasLayout, Layout, MAX_RANK};
 pub use operation::{Cost, NamedLayouts, Operation};
+#[cfg(feature = "cuda")]
+pub use ops::prune_gather::CudaIndexSet;
+#[cfg(feature = "wgpu")]
+pub use ops::prune_gather::WgpuIndexSet;
 pub use ops::prune_gather::{
     CompactMask, CompactMaskArgs, CompactWeight, CompactWeightArgs, CoupledNeurons,
-    CoupledNeuronsArgs, DeanMode, GatherNorm, GatherNormArgs, IndexSet, LayerIndexSets,
-    MaskedGatedMlp, MaskedGatedMlpArgs, ModelIndexSets, NormScope, PrunedGatedMlp,
-    PrunedGatedMlpArgs, PrunedLinear, PrunedLinearArgs, ScatterAdd, ScatterAddArgs,
-    ScatterNormGather, ScatterNormGatherArgs, SelectTop, SelectTopArgs, ZeroEntries,
-    ZeroEntriesArgs,
+    CoupledNeuronsArgs, DeanMode, GatherNorm, GatherNormArgs, IndexSet, InvertIndices,
+    InvertIndicesArgs, LayerIndexSets, MaskedGatedMlp, MaskedGatedMlpArgs, ModelIndexSets,
+    NormScope, PrunedGatedMlp, PrunedGatedMlpArgs, PrunedLinear, PrunedLinearArgs, ScatterAdd,
+    ScatterAddArgs, ScatterNormGather, ScatterNormGatherArgs, SelectTop, SelectTopArgs,
+    ZeroEntries, ZeroEntriesArgs,
 };
 pub use ops::silu_mlp::{
     GatedMlp, GatedMlpArgs, Rounding, SiluMlp, SiluMlpArgs, SiluMul, SiluMulArgs,

@@ -6,8 +6,8 @@ use crate::error::{Error, Problem};
 use crate::layout::{HasLayout, Layout};
 use crate::operation::{Cost, NamedLayouts, Operation};
 use crate::ops::prune_gather::{
-    CompactMask, CompactWeight, CoupledNeurons, GatherNorm, MaskedGatedMlp, PrunedGatedMlp,
-    PrunedLinear, ScatterAdd, ScatterNormGather, SelectTop, ZeroEntries,
+    CompactMask, CompactWeight, CoupledNeurons, GatherNorm, InvertIndices, MaskedGatedMlp,
+    PrunedGatedMlp, PrunedLinear, ScatterAdd, ScatterNormGather, SelectTop, ZeroEntries,
 };
 use crate::ops::silu_mlp::{GatedMlp, SiluMlp, SiluMul};
 use crate::parameters::{ParameterInfo, Parameters};
@@ -50,6 +50,7 @@ pub const OPERATIONS: &[OperationInfo] = &[
     info::<ScatterNormGather>(),
     info::<CompactWeight>(),
     info::<CompactMask>(),
+    info::<InvertIndices>(),
     info::<SelectTop>(),
     info::<CoupledNeurons>(),
     info::<ZeroEntries>(),

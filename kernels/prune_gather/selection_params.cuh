@@ -18,6 +18,15 @@ struct CompactMaskParams {
     int64_t columns;
 };
 
+// the inverse of indices
+struct InvertIndicesParams {
+    const void* indices;
+    void* rank;
+    void* first_invalid;  // null: not wanted
+    int64_t selected;
+    int64_t features;
+};
+
 // The k largest of up to three tensors of scores of one shape, and what follows from them. Absent tensors are null.
 struct SelectionParams {
     const void* scores_0;  // select_top: its scores; coupled_neurons: general

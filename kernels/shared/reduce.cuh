@@ -1,4 +1,4 @@
-// Sums with one fixed order of additions, whatever the schedule: equal inputs give equal bits.
+// Sums and minima with one fixed order of additions, whatever the schedule: equal inputs give equal bits.
 #pragma once
 #include "device.cuh"
 
@@ -8,6 +8,22 @@ constexpr uint32_t FULL_WARP = 0xffffffffu;
 __device__ __forceinline__ float warp_sum(float value) {
 #pragma unroll
     for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(FULL_WARP, value, offset);
+    return value;
+}
+
+// The least value of a block of WARPS warps, in every thread; `scratch` holds WARPS words of shared memory.
+template <int WARPS> __device__ __forceinline__ uint32_t block_min(uint32_t value, uint32_t* scratch) {
+#pragma unroll
+    for (int offset = 16; offset > 0; offset /= 2) {
+        const uint32_t other = __shfl_xor_sync(FULL_WARP, value, offset);
+        value = other < value ? other : value;
+    }
+    // The last call's readers may still be at work.
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = value;
+    __syncthreads();
+#pragma unroll
+    for (int warp = 0; warp < WARPS; ++warp) value = scratch[warp] < value ? scratch[warp] : value;
     return value;
 }
 

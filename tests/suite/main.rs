@@ -14,6 +14,8 @@ mod cuda_movement;
 mod cuda_nvrtc;
 #[cfg(feature = "cuda")]
 mod cuda_support;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+mod device_index_sets;
 mod goldens;
 mod movement;
 mod properties;

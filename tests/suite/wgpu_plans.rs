@@ -12,7 +12,7 @@ use siluette::backend::wgpu::{MlpKernel, Reduction, WgpuDevice, WgpuDispatch};
 
 use crate::support::is_required;
 
-fn context() -> Option<Wgpu> {
+pub fn context() -> Option<Wgpu> {
     match Wgpu::open() {
         Ok(context) => Some(context),
         Err(error @ Error::Unavailable { .. }) if !is_required("wgpu") => {
@@ -345,6 +345,46 @@ fn launches_are_cut_to_the_limits() {
     let narrow =
         limited(&context, |limits| limits.max_compute_workgroup_storage_size = 6 << 10).unwrap();
     assert_passes(narrow, &cases, "6 KiB of workgroup memory");
+}
+
+#[test]
+fn movement_and_selections_are_cut_to_the_limits() {
+    let Some(context) = context() else { return };
+    for (bytes, names) in [
+        (
+            3 << 10,
+            &[
+                "gather_norm f32 rows=5 features=130 selected=67 gap=1 out=f32",
+                "scatter_add f32 rows=5 features=130 written=67 rank gap=1 out=f32",
+                "scatter_norm_gather f32 rows=3 features=261 written=130 read=99 norm=full rank",
+                "compact_mask u8 mask=[300, 3] share=0.5",
+                "compact_weight f32 weight=16x129 columns=1 pad=16 gap=0",
+                "zero_entries f16 weight=[21, 205] k=500 gap=1 count",
+            ][..],
+        ),
+        // The histogram's 8 KiB are not cut; scores of 40 KiB are.
+        (
+            28 << 10,
+            &[
+                "select_top f32 scores=[10007] k=500 extremes",
+                "coupled_neurons f32 scores=[33, 305] p=0.2 q=0.4 gap=0 intersect",
+            ],
+        ),
+        // Nor is one of 256 KiB; scores of 4 MiB are.
+        (300 << 10, &["select_top bf16 scores=[2200000] k=40000"]),
+    ] {
+        let small =
+            limited(&context, |limits| limits.max_storage_buffer_binding_size = bytes).unwrap();
+        assert_passes(small, &selection(names), &format!("bindings of {bytes} bytes"));
+    }
+    let few = limited(&context, |limits| limits.max_compute_workgroups_per_dimension = 4).unwrap();
+    let names = [
+        "gather_norm f32 rows=5 features=130 selected=67 gap=1 out=f32",
+        "select_top f32 scores=[10007] k=500 extremes",
+        "compact_mask u8 mask=[7, 33] share=0.5",
+        "invert_indices u32 features=5003 selected=2501",
+    ];
+    assert_passes(few, &selection(&names), "4 workgroups a dimension");
 }
 
 #[test]

@@ -47,6 +47,7 @@ pub use architecture::Architecture;
 pub use capabilities::CudaCapabilities;
 pub use compiler::{Compiler, Image, source_names};
 pub use device::CudaDevice;
+pub(crate) use driver::device_error;
 pub use driver::open_context;
 pub use launch::CudaPlan;
 pub use options::{CudaOptions, KernelCache};

@@ -1,11 +1,12 @@
 //! The owning layer: a device that takes host tensors and gives host tensors back.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::context::Wgpu;
 use super::plan::Plan;
-use super::scope::{device_error, scoped};
+use super::scope::scoped;
 use super::tensor::{WgpuTensor, WgpuWorkspace};
 use crate::arguments::Arguments;
 use crate::device::guard::{GUARD_BYTES, Guarded};
@@ -17,7 +18,7 @@ use crate::operation::Operation;
 /// A context together with the memory that it computes in.
 #[derive(Debug)]
 pub struct WgpuDevice {
-    wgpu: Wgpu,
+    wgpu: Arc<Wgpu>,
 }
 
 impl WgpuDevice {
@@ -31,7 +32,7 @@ impl WgpuDevice {
 
     /// Allocates on a context's device.
     pub fn new(wgpu: Wgpu) -> WgpuDevice {
-        WgpuDevice { wgpu }
+        WgpuDevice { wgpu: Arc::new(wgpu) }
     }
 
     /// The context.
@@ -77,7 +78,7 @@ impl WgpuDevice {
         let inputs = inputs
             .iter()
             .map(|(name, tensor)| {
-                let buffer = self.upload(name, tensor.view().span_bytes())?;
+                let buffer = self.wgpu.upload(name, tensor.view().span_bytes())?;
                 Ok((name.as_str(), (buffer, tensor.layout())))
             })
             .collect::<Result<BTreeMap<&str, (wgpu::Buffer, Layout)>, Error>>()?;
@@ -85,11 +86,12 @@ impl WgpuDevice {
             .into_iter()
             .map(|(name, tensor)| {
                 let guarded = Guarded::new(&tensor);
-                let buffer = self.upload(&name, guarded.bytes())?;
+                let buffer = self.wgpu.upload(&name, guarded.bytes())?;
                 Ok((name, Output { buffer, guarded }))
             })
             .collect::<Result<BTreeMap<String, Output>, Error>>()?;
-        let workspace = self.buffer("siluette.workspace", op.workspace_bytes(&layouts) as u64)?;
+        let workspace =
+            self.wgpu.buffer("siluette.workspace", op.workspace_bytes(&layouts) as u64)?;
         let args = O::Args::collect(
             O::NAME,
             |info| {
@@ -100,37 +102,8 @@ impl WgpuDevice {
             |info| Ok(outputs.get(info.name).map(Output::view)),
         )?;
         let plan = op.plan_wgpu(&self.wgpu, args, WgpuWorkspace::whole(&workspace))?;
-        let (device, queue) = (self.wgpu.device().clone(), self.wgpu.queue().clone());
-        let clock = Clock::new(&device)?;
-        Ok(Box::new(WgpuLoaded { device, queue, plan, outputs, clock }))
-    }
-
-    fn upload(&self, name: &str, bytes: &[u8]) -> Result<wgpu::Buffer, Error> {
-        // Copies are of whole words.
-        let mut words = bytes.to_vec();
-        words.resize(bytes.len().next_multiple_of(4), 0);
-        let buffer = self.buffer(name, words.len() as u64)?;
-        scoped(self.wgpu.device(), &format!("writing {name}"), || {
-            self.wgpu.queue().write_buffer(&buffer, 0, &words);
-        })?;
-        Ok(buffer)
-    }
-
-    fn buffer(&self, name: &str, bytes: u64) -> Result<wgpu::Buffer, Error> {
-        /// No binding may be empty, and the shortest vector of a shader is 16 bytes.
-        const SMALLEST: u64 = 16;
-        let size = bytes.max(SMALLEST).next_multiple_of(4);
-        let usage = wgpu::BufferUsages::STORAGE
-            | wgpu::BufferUsages::COPY_SRC
-            | wgpu::BufferUsages::COPY_DST;
-        scoped(self.wgpu.device(), &format!("allocating {size} bytes for {name}"), || {
-            self.wgpu.device().create_buffer(&wgpu::BufferDescriptor {
-                label: Some(name),
-                size,
-                usage,
-                mapped_at_creation: false,
-            })
-        })
+        let clock = Clock::new(self.wgpu.device())?;
+        Ok(Box::new(WgpuLoaded { wgpu: self.wgpu.clone(), plan, outputs, clock }))
     }
 }
 
@@ -147,8 +120,7 @@ impl Output {
 }
 
 struct WgpuLoaded {
-    device: wgpu::Device,
-    queue: wgpu::Queue,
+    wgpu: Arc<Wgpu>,
     plan: Plan,
     outputs: BTreeMap<String, Output>,
     clock: Option<Clock>,
@@ -157,8 +129,8 @@ struct WgpuLoaded {
 impl Loaded for WgpuLoaded {
     fn run(&mut self, iterations: u32) -> Result<Duration, Error> {
         let start = Instant::now();
-        scoped(&self.device, "running", || {
-            let mut encoder = self.device.create_command_encoder(&Default::default());
+        scoped(self.wgpu.device(), "running", || {
+            let mut encoder = self.wgpu.device().create_command_encoder(&Default::default());
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
                 label: Some("siluette.run"),
                 timestamp_writes: self.clock.as_ref().map(Clock::writes),
@@ -170,12 +142,12 @@ impl Loaded for WgpuLoaded {
             if let Some(clock) = &self.clock {
                 clock.resolve(&mut encoder);
             }
-            self.queue.submit([encoder.finish()]);
+            self.wgpu.queue().submit([encoder.finish()]);
         })?;
-        wait(&self.device)?;
+        self.wgpu.wait()?;
         let elapsed = start.elapsed();
         match &self.clock {
-            Some(clock) => clock.read(&self.device, &self.queue),
+            Some(clock) => clock.read(&self.wgpu),
             None => Ok(elapsed),
         }
     }
@@ -183,7 +155,7 @@ impl Loaded for WgpuLoaded {
     fn outputs(&mut self) -> Result<NamedTensors, Error> {
         let mut tensors = NamedTensors::new();
         for (name, output) in &mut self.outputs {
-            let bytes = download(&self.device, &self.queue, &output.buffer)?;
+            let bytes = self.wgpu.download(&output.buffer, 0..output.buffer.size())?;
             let image = output.guarded.bytes_mut();
             image.copy_from_slice(&bytes[..image.len()]);
             tensors.insert(name.clone(), output.guarded.tensor(Backend::Wgpu)?);
@@ -234,52 +206,15 @@ impl Clock {
         encoder.resolve_query_set(&self.queries, 0..2, &self.ticks, 0);
     }
 
-    fn read(&self, device: &wgpu::Device, queue: &wgpu::Queue) -> Result<Duration, Error> {
-        let bytes = download(device, queue, &self.ticks)?;
+    fn read(&self, wgpu: &Wgpu) -> Result<Duration, Error> {
+        let bytes = wgpu.download(&self.ticks, 0..Self::BYTES)?;
         let tick = |index: usize| {
             let mut raw = [0; 8];
             raw.copy_from_slice(&bytes[index * 8..][..8]);
             u64::from_le_bytes(raw)
         };
         let ticks = tick(1).saturating_sub(tick(0));
-        let nanoseconds = ticks as f64 * f64::from(queue.get_timestamp_period());
+        let nanoseconds = ticks as f64 * f64::from(wgpu.queue().get_timestamp_period());
         Ok(Duration::from_nanos(nanoseconds as u64))
     }
-}
-
-fn wait(device: &wgpu::Device) -> Result<(), Error> {
-    device
-        .poll(wgpu::PollType::wait_indefinitely())
-        .map(drop)
-        .map_err(|error| device_error("waiting for the device", error))
-}
-
-/// The contents of a buffer.
-fn download(
-    device: &wgpu::Device,
-    queue: &wgpu::Queue,
-    buffer: &wgpu::Buffer,
-) -> Result<Vec<u8>, Error> {
-    const ACTION: &str = "reading a buffer back";
-    let (sender, receiver) = std::sync::mpsc::channel();
-    let staging = scoped(device, ACTION, || {
-        let staging = device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("siluette.staging"),
-            size: buffer.size(),
-            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
-        let mut encoder = device.create_command_encoder(&Default::default());
-        encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, buffer.size());
-        queue.submit([encoder.finish()]);
-        staging.map_async(wgpu::MapMode::Read, .., move |result| drop(sender.send(result)));
-        staging
-    })?;
-    wait(device)?;
-    receiver
-        .recv()
-        .map_err(|error| device_error(ACTION, error))?
-        .map_err(|error| device_error(ACTION, error))?;
-    let view = staging.get_mapped_range(..).map_err(|error| device_error(ACTION, error))?;
-    Ok(view.to_vec())
 }

@@ -31,6 +31,7 @@ mod binding;
 mod capabilities;
 mod context;
 mod device;
+mod memory;
 mod pipeline;
 mod plan;
 mod scope;

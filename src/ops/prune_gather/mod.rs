@@ -15,6 +15,7 @@
 //! | [`ScatterNormGather`] | both, from one block to the next, in one launch |
 //! | [`CompactWeight`] | `weight[rows][:, columns]`, padded with zeros |
 //! | [`CompactMask`] | a mask's index set, or those of all layers |
+//! | [`InvertIndices`] | the place of every feature in an index set, and whether it is one |
 //! | [`SelectTop`] | the positions of the `k` largest scores |
 //! | [`CoupledNeurons`] | the weights that matter to two tasks, and not in general |
 //! | [`ZeroEntries`] | a weight with some entries zeroed |
@@ -30,6 +31,7 @@ pub(crate) mod cuda_parameters;
 pub mod gather_norm;
 mod gather_plain;
 pub mod index_set;
+pub mod invert_indices;
 pub mod layer_index_sets;
 pub mod masked_gated_mlp;
 mod norm;
@@ -48,7 +50,12 @@ pub use compact_mask::{CompactMask, CompactMaskArgs};
 pub use compact_weight::{CompactWeight, CompactWeightArgs};
 pub use coupled_neurons::{CoupledNeurons, CoupledNeuronsArgs, DeanMode};
 pub use gather_norm::{GatherNorm, GatherNormArgs};
+#[cfg(feature = "cuda")]
+pub use index_set::CudaIndexSet;
 pub use index_set::IndexSet;
+#[cfg(feature = "wgpu")]
+pub use index_set::WgpuIndexSet;
+pub use invert_indices::{InvertIndices, InvertIndicesArgs};
 pub use layer_index_sets::{LayerIndexSets, ModelIndexSets};
 pub use masked_gated_mlp::{MaskedGatedMlp, MaskedGatedMlpArgs};
 pub use norm_scope::NormScope;

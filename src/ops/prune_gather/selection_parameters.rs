@@ -16,6 +16,15 @@ kernel_parameters! {
         pub columns: i64,
     }
 
+    /// The inverse of indices.
+    pub(crate) struct InvertIndicesParams {
+        pub indices: ReadPointer,
+        pub rank: WritePointer,
+        pub first_invalid: WritePointer,
+        pub selected: i64,
+        pub features: i64,
+    }
+
     /// The k largest of up to three tensors of scores.
     pub(crate) struct SelectionParams {
         pub scores_0: ReadPointer,
@@ -72,6 +81,7 @@ mod tests {
     #[test]
     fn structs_are_those_of_the_kernels() {
         assert_matches_header::<CompactMaskParams>(HEADER);
+        assert_matches_header::<InvertIndicesParams>(HEADER);
         assert_matches_header::<SelectionParams>(HEADER);
         assert_matches_header::<ZeroEntriesParams>(HEADER);
     }
@@ -79,6 +89,7 @@ mod tests {
     #[test]
     fn structs_have_no_padding_inside() {
         assert_eq!(size_of::<CompactMaskParams>(), 9 * 8);
+        assert_eq!(size_of::<InvertIndicesParams>(), 5 * 8);
         assert_eq!(size_of::<SelectionParams>(), 14 * 8 + 10 * 4);
         assert_eq!(size_of::<ZeroEntriesParams>(), 10 * 8);
     }

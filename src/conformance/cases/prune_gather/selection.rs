@@ -4,12 +4,13 @@ use crate::conformance::{Case, Fill, Purpose, TensorSpec, Tolerance};
 use crate::dtype::DType;
 use crate::parameters::Parameters;
 
-pub(super) const OPERATIONS: [&str; 4] =
-    ["compact_mask", "select_top", "coupled_neurons", "zero_entries"];
+pub(super) const OPERATIONS: [&str; 5] =
+    ["compact_mask", "invert_indices", "select_top", "coupled_neurons", "zero_entries"];
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     compact_mask(&mut cases);
+    invert_indices(&mut cases);
     select_top(&mut cases);
     coupled_neurons(&mut cases);
     zero_entries(&mut cases);
@@ -57,6 +58,42 @@ fn compact_mask(cases: &mut Vec<Case>) {
     // Five sets a layer of LLaMA-2 7B, and one long mask.
     push(&[160, 11_008], 0, 0.5, Purpose::Bench);
     push(&[1 << 20], 0, 0.5, Purpose::Bench);
+}
+
+fn invert_indices(cases: &mut Vec<Case>) {
+    let mut push = |features: usize, selected: usize, below: usize, purpose: Purpose| {
+        let range = if below > features { " beyond" } else { "" };
+        cases.push(Case {
+            op: "invert_indices",
+            name: format!("features={features} selected={selected}{range}"),
+            dtype: "u32".to_owned(),
+            purpose,
+            tensors: vec![TensorSpec {
+                name: "indices",
+                dtype: DType::U32,
+                shape: vec![selected],
+                gap: 0,
+                fill: Fill::Ascending { below },
+            }],
+            parameters: Parameters::new().with("features", &features.to_string()),
+            output_gap: 0,
+            tolerance: Tolerance::Exact,
+        });
+    };
+    // 1024 features are a block's.
+    for features in [31, 33, 1_023, 1_024, 1_025, 5_003] {
+        for selected in [0, 1, features / 2, features] {
+            push(features, selected, features, Purpose::Conformance);
+        }
+    }
+    for (features, selected) in [(0, 0), (1, 0), (1, 1)] {
+        push(features, selected, features, Purpose::Conformance);
+    }
+    // The last of them are no features.
+    for (features, selected) in [(0, 3), (7, 1), (1_000, 257), (1_000, 999), (3, 1_000)] {
+        push(features, selected, 2 * features + selected, Purpose::Conformance);
+    }
+    push(11_008, 5_504, 11_008, Purpose::Bench);
 }
 
 fn select_top(cases: &mut Vec<Case>) {

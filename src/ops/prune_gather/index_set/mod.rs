@@ -1,5 +1,15 @@
 //! Which of `n` features are kept.
 
+#[cfg(feature = "cuda")]
+mod cuda;
+#[cfg(feature = "wgpu")]
+mod wgpu;
+
+#[cfg(feature = "cuda")]
+pub use cuda::CudaIndexSet;
+#[cfg(feature = "wgpu")]
+pub use wgpu::WgpuIndexSet;
+
 use crate::error::{Error, Problem};
 use crate::tensor::TensorRef;
 use crate::validate::MAX_DIMENSION;
@@ -192,20 +202,35 @@ pub(crate) fn check_ascending(
     indices: &[u32],
     domain: usize,
 ) -> Result<(), Error> {
-    let mistake = |position: usize, expected: String| {
-        let got = format!("{} at position {position}", indices[position]);
-        let remedy = "indices are strictly ascending and below the number of features";
-        Err(Error::argument(op, argument, Problem::Value, expected, got, remedy))
+    let Some(position) = first_invalid(indices, domain) else { return Ok(()) };
+    let expected = if indices[position] as usize >= domain {
+        format!("an index below {domain}")
+    } else {
+        format!("an index above {}", indices[position - 1])
     };
-    for (position, &index) in indices.iter().enumerate() {
-        if index as usize >= domain {
-            return mistake(position, format!("an index below {domain}"));
-        }
-        if position > 0 && index <= indices[position - 1] {
-            return mistake(position, format!("an index above {}", indices[position - 1]));
-        }
-    }
-    Ok(())
+    let got = format!("{} at position {position}", indices[position]);
+    let remedy = "indices are strictly ascending and below the number of features";
+    Err(Error::argument(op, argument, Problem::Value, expected, got, remedy))
+}
+
+/// The first position that is out of range, out of order or a duplicate.
+pub(crate) fn first_invalid(indices: &[u32], domain: usize) -> Option<usize> {
+    (0..indices.len()).find(|&position| {
+        let is_above = position == 0 || indices[position] > indices[position - 1];
+        indices[position] as usize >= domain || !is_above
+    })
+}
+
+/// The error that the flag of `invert_indices` stands for; `index_at` fetches an index from the device.
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+fn refuse_invalid(
+    first_invalid: i32,
+    index_at: impl Fn(usize) -> Result<u32, Error>,
+) -> Result<(), Error> {
+    let Ok(position) = usize::try_from(first_invalid) else { return Ok(()) };
+    let got = format!("{} at position {position}", index_at(position)?);
+    let expected = "strictly ascending indices below the number of features";
+    Err(Error::argument(OP, "indices", Problem::Value, expected, got, ""))
 }
 
 /// That `rank` is the inverse of `indices`.
