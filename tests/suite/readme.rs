@@ -141,8 +141,8 @@ fn write_peers(text: &mut String, file: &Path, report: &Value) {
     let rows: BTreeSet<u64> =
         results.iter().map(|result| result["rows"].as_u64().unwrap()).collect();
     let columns: Vec<String> = rows.iter().map(|rows| format!("{rows} rows |")).collect();
-    writeln!(text, "| dtype | hidden/ffn | {}", columns.join(" ")).unwrap();
-    writeln!(text, "|---|---|{}", "---:|".repeat(rows.len())).unwrap();
+    writeln!(text, "| operation | dtype | hidden/ffn | {}", columns.join(" ")).unwrap();
+    writeln!(text, "|---|---|---|{}", "---:|".repeat(rows.len())).unwrap();
     for group in results.chunks(rows.len()) {
         let cells: Vec<String> = group
             .iter()
@@ -154,8 +154,8 @@ fn write_peers(text: &mut String, file: &Path, report: &Value) {
             .collect();
         let first = &group[0];
         let (dtype, hidden, ffn) = (&first["dtype"], &first["hidden"], &first["ffn"]);
-        let dtype = dtype.as_str().unwrap();
-        writeln!(text, "| {dtype} | {hidden}/{ffn} | {}", cells.join(" ")).unwrap();
+        let (op, dtype) = (first["op"].as_str().unwrap(), dtype.as_str().unwrap());
+        writeln!(text, "| `{op}` | {dtype} | {hidden}/{ffn} | {}", cells.join(" ")).unwrap();
     }
     text.push('\n');
 }

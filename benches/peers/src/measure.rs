@@ -1,12 +1,9 @@
 //! Contestants in turns.
 
-use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use candle_core::{Device, Tensor, WithDType};
-use siluette::{Cpu, Element, Float, GatedMlp, GatedMlpArgs, TensorMut, TensorRef, Workspace};
-
-use crate::weights::{Layer, Layers, Random};
+use candle_core::Tensor;
+use siluette::Float;
 
 /// How long to go on, and how many rounds at least.
 const SAMPLING: Duration = Duration::from_millis(1_500);
@@ -21,54 +18,33 @@ pub struct Medians {
     pub candle: f64,
 }
 
-type Failure = Box<dyn std::error::Error>;
+pub type Failure = Box<dyn std::error::Error>;
 
-pub fn measure<T: Float + WithDType>(layers: &Layers<T>, rows: usize) -> Result<Medians, Failure> {
-    let (hidden, ffn) = (layers.hidden, layers.ffn);
-    let x: Vec<T> = Random(7).values(rows * hidden, 2.0);
-    let candle_x = Tensor::from_slice(&x, (rows, hidden), &Device::Cpu)?;
-    let op = GatedMlp::new(hidden, ffn, <T as Element>::DTYPE)?;
-    let (cpu, mut workspace) = (Cpu::new(), Workspace::default());
-    let mut out = x.clone();
-    let mut ours = |layer: &Layer<T>, out: &mut Vec<T>| -> Result<(), Failure> {
-        let args = GatedMlpArgs::new(
-            TensorRef::new(&x, &[rows, hidden])?,
-            TensorRef::new(&layer.gate, &[ffn, hidden])?,
-            TensorRef::new(&layer.up, &[ffn, hidden])?,
-            TensorRef::new(&layer.down, &[hidden, ffn])?,
-            TensorMut::new(out, &[rows, hidden])?,
-        );
-        Ok(cpu.gated_mlp(&op, args, &mut workspace)?)
+/// Runs both on the layers of their own turns, of `layers` in all.
+pub fn in_turns(
+    layers: usize,
+    mut ours: impl FnMut(usize) -> Result<(), Failure>,
+    mut theirs: impl FnMut(usize) -> Result<(), Failure>,
+) -> Result<Medians, Failure> {
+    let seconds = |run: &mut dyn FnMut(usize) -> Result<(), Failure>, layer| {
+        let start = Instant::now();
+        run(layer)?;
+        Ok::<f64, Failure>(start.elapsed().as_secs_f64())
     };
-
-    ours(&layers.all[0], &mut out)?;
-    check_equal(&out, &candle_mlp(&candle_x, &layers.all[0])?)?;
-
     let (mut siluette, mut candle) = (Vec::new(), Vec::new());
     let started = Instant::now();
     for round in 0..MOST_ROUNDS {
         if round >= FEWEST_ROUNDS && started.elapsed() >= SAMPLING {
             break;
         }
-        let layer = |turn: usize| &layers.all[(2 * round + turn) % layers.all.len()];
-        let start = Instant::now();
-        ours(layer(0), &mut out)?;
-        siluette.push(start.elapsed().as_secs_f64());
-        let start = Instant::now();
-        black_box(candle_mlp(&candle_x, layer(1))?);
-        candle.push(start.elapsed().as_secs_f64());
+        siluette.push(seconds(&mut ours, 2 * round % layers)?);
+        candle.push(seconds(&mut theirs, (2 * round + 1) % layers)?);
     }
     Ok(Medians { siluette: median(siluette), candle: median(candle) })
 }
 
-fn candle_mlp<T>(x: &Tensor, layer: &Layer<T>) -> candle_core::Result<Tensor> {
-    let [gate, up, down] = &layer.candle;
-    let h = (x.matmul(&gate.t()?)?.silu()? * x.matmul(&up.t()?)?)?;
-    h.matmul(&down.t()?)
-}
-
 /// That both do the same work.
-fn check_equal<T: Float>(ours: &[T], theirs: &Tensor) -> Result<(), Failure> {
+pub fn check_equal<T: Float>(ours: &[T], theirs: &Tensor) -> Result<(), Failure> {
     let theirs = theirs.to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
     let largest = theirs.iter().fold(0f32, |largest, value| largest.max(value.abs()));
     let worst = ours

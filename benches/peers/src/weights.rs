@@ -16,28 +16,29 @@ pub struct Layer<T> {
 
 /// Layers that take turns.
 pub struct Layers<T> {
-    pub hidden: usize,
+    pub inputs: usize,
     pub ffn: usize,
     pub all: Vec<Layer<T>>,
 }
 
 impl<T: Float + WithDType> Layers<T> {
-    pub fn new(hidden: usize, ffn: usize) -> candle_core::Result<Layers<T>> {
-        let bytes = 3 * hidden * ffn * size_of::<T>();
+    /// Blocks of `inputs` features to read and to write.
+    pub fn new(inputs: usize, ffn: usize) -> candle_core::Result<Layers<T>> {
+        let bytes = 3 * inputs * ffn * size_of::<T>();
         let mut random = Random(88_172_645_463_325_252);
         let all = (0..COLD_BYTES.div_ceil(bytes))
             .map(|_| {
-                let mut matrix = || random.values(hidden * ffn, 0.1);
+                let mut matrix = || random.values(inputs * ffn, 0.1);
                 let (gate, up, down): (Vec<T>, Vec<T>, Vec<T>) = (matrix(), matrix(), matrix());
                 let candle = [
-                    Tensor::from_slice(&gate, (ffn, hidden), &Device::Cpu)?,
-                    Tensor::from_slice(&up, (ffn, hidden), &Device::Cpu)?,
-                    Tensor::from_slice(&down, (hidden, ffn), &Device::Cpu)?,
+                    Tensor::from_slice(&gate, (ffn, inputs), &Device::Cpu)?,
+                    Tensor::from_slice(&up, (ffn, inputs), &Device::Cpu)?,
+                    Tensor::from_slice(&down, (inputs, ffn), &Device::Cpu)?,
                 ];
                 Ok(Layer { gate, up, down, candle })
             })
             .collect::<candle_core::Result<_>>()?;
-        Ok(Layers { hidden, ffn, all })
+        Ok(Layers { inputs, ffn, all })
     }
 }
 

@@ -46,12 +46,20 @@ pub(crate) fn chunk(length: usize, size: usize, index: usize) -> Range<usize> {
 }
 
 /// A buffer that several threads write, each its own part.
-#[derive(Clone, Copy)]
 pub(crate) struct Shared<'a, T> {
     start: *mut T,
     length: usize,
     buffer: PhantomData<&'a mut [T]>,
 }
+
+// By hand, since `derive` would ask for elements that can be copied.
+impl<T> Clone for Shared<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Shared<'_, T> {}
 
 // SAFETY: access goes through `slice`, whose callers promise not to overlap.
 unsafe impl<T: Send> Send for Shared<'_, T> {}

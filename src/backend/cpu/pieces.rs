@@ -55,44 +55,69 @@ pub(crate) trait PieceWork: Copy + Send + Sync {
     fn run<V: Vectors>(&self, v: V, rows: Range<usize>, columns: Range<usize>);
 }
 
+/// What is done to each of some numbered chunks.
+pub(crate) trait ChunkWork: Copy + Send + Sync {
+    /// Does a chunk, which no other call does; no two calls with one slot, below the number of threads, overlap. To
+    /// be inlined always, so that it is compiled for the instruction set.
+    fn run<V: Vectors>(&self, v: V, slot: usize, chunk: usize);
+}
+
 impl Cpu {
     /// Does the work on every piece; on the caller's thread if there is but one.
     pub(crate) fn run_pieces(&self, pieces: Pieces, work: impl PieceWork) {
-        let threads = pieces.count().min(self.threads());
-        let dispatch = || self.instructions().dispatch(Job { pieces, work, threads });
+        self.run_chunks(pieces.count(), Pieced { pieces, work });
+    }
+
+    /// Does the work on every chunk; on the caller's thread if there is but one.
+    pub(crate) fn run_chunks(&self, chunks: usize, work: impl ChunkWork) {
+        let threads = chunks.min(self.threads());
+        let dispatch = || self.instructions().dispatch(Job { chunks, work, threads });
         if threads > 1 { self.enter(dispatch) } else { dispatch() }
     }
 }
 
-struct Job<W> {
+#[derive(Clone, Copy)]
+struct Pieced<W> {
     pieces: Pieces,
+    work: W,
+}
+
+impl<W: PieceWork> ChunkWork for Pieced<W> {
+    #[inline(always)]
+    fn run<V: Vectors>(&self, v: V, _slot: usize, chunk: usize) {
+        let (rows, columns) = self.pieces.piece(chunk);
+        self.work.run(v, rows, columns);
+    }
+}
+
+struct Job<W> {
+    chunks: usize,
     work: W,
     threads: usize,
 }
 
-impl<W: PieceWork> VectorJob for Job<W> {
+impl<W: ChunkWork> VectorJob for Job<W> {
     type Output = ();
 
     fn run<V: Vectors>(self, v: V) {
-        let Job { pieces, work, threads } = self;
-        for_each_chunk(threads, pieces.count(), &|_, index| {
-            let (rows, columns) = pieces.piece(index);
-            v.enter(Piece { v, work, rows, columns });
+        let Job { chunks, work, threads } = self;
+        for_each_chunk(threads, chunks, &|slot, chunk| {
+            v.enter(Chunk { v, work, slot, chunk });
         });
     }
 }
 
-struct Piece<V, W> {
+struct Chunk<V, W> {
     v: V,
     work: W,
-    rows: Range<usize>,
-    columns: Range<usize>,
+    slot: usize,
+    chunk: usize,
 }
 
-impl<V: Vectors, W: PieceWork> Leaf for Piece<V, W> {
+impl<V: Vectors, W: ChunkWork> Leaf for Chunk<V, W> {
     #[inline(always)]
     fn run(self) {
-        self.work.run(self.v, self.rows, self.columns);
+        self.work.run(self.v, self.slot, self.chunk);
     }
 }
 

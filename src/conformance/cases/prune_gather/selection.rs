@@ -140,7 +140,12 @@ fn select_top(cases: &mut Vec<Case>) {
     }
     // More tiles than a block walks over at once.
     push(&[2_200_000], 40_000, 0, DType::BF16, normal);
-    for (dtype, elements) in DType::FLOATS.map(|dtype| (dtype, 4_096 * 11_008)) {
+    // Enough for the CPU to look at a sample first.
+    push(&[300_000], 150_000, 0, DType::F32, normal);
+    push(&[300_000], 22, 0, DType::F16, normal);
+    // A matrix of LLaMA-2 7B, and more.
+    let sizes = DType::FLOATS.map(|dtype| (dtype, 4_096 * 11_008));
+    for (dtype, elements) in sizes.into_iter().chain([(DType::F32, 100_000_000)]) {
         cases.push(Case {
             op: "select_top",
             name: format!("scores=[{elements}] k=22"),

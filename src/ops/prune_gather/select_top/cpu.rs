@@ -9,8 +9,8 @@ use crate::ops::prune_gather::selection::cpu::Top;
 use crate::tensor::{TensorMut, TensorRef, with_float};
 
 impl Cpu {
-    /// [`SelectTop`] on the CPU. Reads the scores four times (f32) or three times (f16, bf16), and once more what lies
-    /// around the selected ones.
+    /// [`SelectTop`] on the CPU. Reads the scores three times, and once more what lies around the selected ones: to look
+    /// for NaN, to find the k-th largest among those that a sample says are near it, to count.
     ///
     /// # Errors
     /// [`Error::Argument`] names the argument; `indices` is then untouched.

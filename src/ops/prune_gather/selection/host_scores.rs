@@ -17,6 +17,8 @@ pub(crate) trait ScoreKey: Float {
     const KEY_BITS: u32;
 
     fn key(self) -> u32;
+
+    fn is_nan(self) -> bool;
 }
 
 /// `sign` is the type's sign bit, `infinity` the bits of its infinity.
@@ -35,6 +37,11 @@ impl ScoreKey for f32 {
     fn key(self) -> u32 {
         key_of_bits(self.to_bits(), 0x8000_0000, 0x7f80_0000)
     }
+
+    #[inline(always)]
+    fn is_nan(self) -> bool {
+        f32::is_nan(self)
+    }
 }
 
 impl ScoreKey for f16 {
@@ -44,6 +51,11 @@ impl ScoreKey for f16 {
     fn key(self) -> u32 {
         key_of_bits(u32::from(self.to_bits()), 0x8000, 0x7c00)
     }
+
+    #[inline(always)]
+    fn is_nan(self) -> bool {
+        f16::is_nan(self)
+    }
 }
 
 impl ScoreKey for bf16 {
@@ -52,6 +64,11 @@ impl ScoreKey for bf16 {
     #[inline(always)]
     fn key(self) -> u32 {
         key_of_bits(u32::from(self.to_bits()), 0x8000, 0x7f80)
+    }
+
+    #[inline(always)]
+    fn is_nan(self) -> bool {
+        bf16::is_nan(self)
     }
 }
 
@@ -73,6 +90,11 @@ impl<'a, T: ScoreKey> HostScores<'a, T> {
         let columns = if layout.is_contiguous() { elements } else { layout.columns() };
         let data = scores.as_slice().unwrap_or_default();
         HostScores { data, columns: columns.max(1), row_stride: layout.row_stride(), elements }
+    }
+
+    /// How many there are.
+    pub fn elements(&self) -> usize {
+        self.elements
     }
 
     /// The key of one element.
@@ -108,7 +130,7 @@ impl<'a, T: ScoreKey> HostScores<'a, T> {
             let mut found = false;
             self.for_each_piece(self.chunk(chunk), |_, piece| {
                 // Without an early end, so that it is done by vectors.
-                found |= piece.iter().fold(false, |found, score| found | (score.key() == 0));
+                found |= piece.iter().fold(false, |found, score| found | score.is_nan());
             });
             found
         };
