@@ -79,6 +79,8 @@ mod tests {
     use super::*;
     use crate::tensor::TensorRef;
 
+    type Score = fn(usize) -> f32;
+
     fn mixed(index: usize) -> usize {
         index.wrapping_mul(2_654_435_761) % (1 << 24)
     }
@@ -87,7 +89,7 @@ mod tests {
     #[test]
     fn both_ways_find_the_key_that_sorting_finds() {
         let elements = 300_000usize;
-        let kinds: [(&str, fn(usize) -> f32); 5] = [
+        let kinds: [(&str, Score); 5] = [
             ("mixed", |i| mixed(i) as f32 - 1e6),
             ("ascending", |i| i as f32),
             ("a few values", |i| (mixed(i) % 5) as f32),
