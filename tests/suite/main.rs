@@ -3,6 +3,8 @@
 mod bad_input;
 mod conformance;
 #[cfg(feature = "cuda")]
+mod cuda_capture;
+#[cfg(feature = "cuda")]
 mod cuda_enqueue;
 #[cfg(feature = "cuda")]
 mod cuda_images;

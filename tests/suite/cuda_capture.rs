@@ -1,0 +1,177 @@
+//! Every operation in a CUDA graph: a call that is captured does nothing yet, and the graph gives the call's bits.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use siluette::arguments::Arguments;
+use siluette::backend::cuda::CudaOptions;
+use siluette::conformance::{Case, Purpose, cases_for};
+use siluette::cudarc::driver::sys::{CUgraphInstantiate_flags as GraphFlags, CUstreamCaptureMode};
+use siluette::cudarc::driver::{CudaSlice, CudaStream, DevicePtr};
+use siluette::{
+    CompactMask, CompactWeight, CoupledNeurons, Cuda, CudaTensor, CudaTensorMut, CudaWorkspace,
+    Error, GatedMlp, GatherNorm, HasLayout, InvertIndices, Layout, MaskedGatedMlp, NamedLayouts,
+    Operation, PrunedGatedMlp, PrunedLinear, ScatterAdd, ScatterNormGather, SelectTop, SiluMlp,
+    SiluMul, ZeroEntries, registry,
+};
+
+use crate::cuda_support::backend;
+
+/// What outputs hold before a call: in no type a likely result.
+const POISON: u8 = 0xa5;
+
+type Tensors = BTreeMap<String, (Layout, CudaSlice<u8>)>;
+
+/// A case's operation with its tensors on the device.
+struct Call<O> {
+    op: O,
+    inputs: Tensors,
+    outputs: Tensors,
+    workspace: CudaSlice<u8>,
+}
+
+impl<O: Operation> Call<O> {
+    fn new(stream: &Arc<CudaStream>, case: &Case) -> Result<Call<O>, Error> {
+        let inputs = case.inputs()?;
+        let layouts: NamedLayouts =
+            inputs.iter().map(|(name, tensor)| (name.clone(), tensor.layout())).collect();
+        let op = O::describe(&layouts, &case.parameters)?;
+        let memory = |layout: Layout, bytes: &[u8]| {
+            let bytes = if bytes.is_empty() { &[0] } else { bytes };
+            (layout, stream.clone_htod(bytes).expect("enough memory"))
+        };
+        let outputs = op.outputs(&layouts, &case.parameters)?;
+        let mut call = Call {
+            op,
+            inputs: inputs
+                .iter()
+                .map(|(name, tensor)| {
+                    (name.clone(), memory(tensor.layout(), tensor.view().span_bytes()))
+                })
+                .collect(),
+            outputs: outputs
+                .iter()
+                .map(|(name, layout)| {
+                    let bytes = layout.span() * layout.dtype().size();
+                    (name.clone(), memory(*layout, &vec![POISON; bytes]))
+                })
+                .collect(),
+            workspace: stream.alloc_zeros(1).expect("enough memory"),
+        };
+        let bytes = op.workspace_bytes(&call.layouts()?).max(1);
+        call.workspace = stream.alloc_zeros(bytes).expect("enough memory");
+        Ok(call)
+    }
+
+    fn layouts(&self) -> Result<O::Args<Layout, Layout>, Error> {
+        let layout = |tensors: &Tensors, name| tensors.get(name).map(|(layout, _)| *layout);
+        Arguments::collect(
+            O::NAME,
+            |info| Ok(layout(&self.inputs, info.name)),
+            |info| Ok(layout(&self.outputs, info.name)),
+        )
+    }
+
+    #[allow(unsafe_code, reason = "tensors of any type over bytes")]
+    fn enqueue(&mut self, cuda: &Cuda, stream: &Arc<CudaStream>) -> Result<(), Error> {
+        let pointer = |memory: &CudaSlice<u8>| memory.device_ptr(stream).0;
+        let args = Arguments::collect(
+            O::NAME,
+            |info| {
+                let tensor = self.inputs.get(info.name);
+                // SAFETY: filled from a tensor of this layout, kept by `self`, used on one stream.
+                Ok(tensor.map(|(layout, memory)| unsafe {
+                    CudaTensor::from_raw(pointer(memory), *layout)
+                }))
+            },
+            |info| {
+                let tensor = self.outputs.get(info.name);
+                // SAFETY: as above; nothing else uses it.
+                Ok(tensor.map(|(layout, memory)| unsafe {
+                    CudaTensorMut::from_raw(pointer(memory), *layout)
+                }))
+            },
+        )?;
+        let workspace = CudaWorkspace::new(&mut self.workspace);
+        self.op.enqueue_cuda(cuda, stream, args, workspace)
+    }
+
+    fn results(&self, stream: &Arc<CudaStream>) -> BTreeMap<String, Vec<u8>> {
+        let host = |memory| stream.clone_dtoh::<u8, _>(memory).expect("copied");
+        self.outputs.iter().map(|(name, (_, memory))| (name.clone(), host(memory))).collect()
+    }
+}
+
+/// Captures one case of each dtype; says how many.
+#[allow(unsafe_code, reason = "events cannot cross the border of a graph")]
+fn capture_cases_of<O: Operation>() -> Option<usize> {
+    let (context, cuda) = backend(CudaOptions::default())?;
+    // SAFETY: one stream each.
+    unsafe { context.disable_event_tracking() };
+    let stream = context.new_stream().unwrap();
+    let mut cases: BTreeMap<String, Case> = BTreeMap::new();
+    for case in cases_for(Purpose::Conformance).into_iter().filter(|case| case.op == O::NAME) {
+        // The last of the list: neither the smallest, nor empty, nor slow.
+        let elements = |case: &Case| case.tensors.iter().map(|t| t.shape.iter().product()).min();
+        let elements: Option<usize> = elements(&case);
+        if elements.is_some_and(|elements| (1..5_000).contains(&elements)) {
+            cases.insert(case.dtype.clone(), case);
+        }
+    }
+    for case in cases.values() {
+        let id = format!("{} {} {}", case.op, case.dtype, case.name);
+        let mut direct = Call::<O>::new(&stream, case).unwrap();
+        direct.enqueue(&cuda, &stream).unwrap_or_else(|error| panic!("{id}: {error}"));
+        let expected = direct.results(&stream);
+
+        let mut call = Call::<O>::new(&stream, case).unwrap();
+        let before = call.results(&stream);
+        assert_ne!(expected, before, "{id}: nothing to compute");
+        let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        stream.begin_capture(mode).unwrap();
+        call.enqueue(&cuda, &stream).unwrap_or_else(|error| panic!("{id}: {error}"));
+        let graph = stream.end_capture(GraphFlags(0)).unwrap().expect("a graph");
+        assert_eq!(call.results(&stream), before, "{id}: done while it was captured");
+        // Twice: what a first replay leaves in the workspace must not matter.
+        for _ in 0..2 {
+            graph.launch().unwrap();
+            assert_eq!(call.results(&stream), expected, "{id}");
+        }
+    }
+    Some(cases.len())
+}
+
+macro_rules! capture_all {
+    ($($operation:ty),* $(,)?) => {{
+        let names = [$(<$operation as Operation>::NAME),*];
+        for info in registry::OPERATIONS {
+            assert!(names.contains(&info.name), "{} is missing from this test", info.name);
+        }
+        $(
+            if let Some(captured) = capture_cases_of::<$operation>() {
+                assert!(captured > 0, "no case of {}", <$operation as Operation>::NAME);
+            }
+        )*
+    }};
+}
+
+#[test]
+fn every_operation_can_be_captured() {
+    capture_all!(
+        SiluMul,
+        GatedMlp,
+        SiluMlp,
+        PrunedLinear,
+        PrunedGatedMlp,
+        MaskedGatedMlp,
+        GatherNorm,
+        ScatterAdd,
+        ScatterNormGather,
+        CompactWeight,
+        CompactMask,
+        InvertIndices,
+        SelectTop,
+        CoupledNeurons,
+        ZeroEntries,
+    );
+}
