@@ -83,7 +83,8 @@ pub use ops::prune_gather::{
     CoupledNeuronsArgs, DeanMode, GatherNorm, GatherNormArgs, IndexSet, LayerIndexSets,
     MaskedGatedMlp, MaskedGatedMlpArgs, ModelIndexSets, NormScope, PrunedGatedMlp,
     PrunedGatedMlpArgs, PrunedLinear, PrunedLinearArgs, ScatterAdd, ScatterAddArgs,
-    ScatterNormGather, ScatterNormGatherArgs, SelectTop, SelectTopArgs, SparseGatedMlp, SparseGatedMlpArgs, ZeroEntries, ZeroEntriesArgs,
+    ScatterNormGather, ScatterNormGatherArgs, SelectTop, SelectTopArgs, SparseGatedMlp,
+    SparseGatedMlpArgs, ZeroEntries, ZeroEntriesArgs,
 };
 pub use ops::silu_mlp::{
     GatedMlp, GatedMlpArgs, Rounding, SiluMlp, SiluMlpArgs, SiluMul, SiluMulArgs,

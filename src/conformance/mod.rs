@@ -7,8 +7,8 @@ mod random;
 mod run;
 mod tolerance;
 
-pub(crate) use random::list_lengths;
 pub use cases::{cases, cases_for, tolerance_for};
+pub(crate) use random::list_lengths;
 pub use run::{Oracle, Outcome, Status};
 pub use tolerance::{Comparison, Tolerance};
 

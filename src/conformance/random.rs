@@ -40,9 +40,10 @@ pub(super) fn values(seed: u64, fill: Fill, layout: &Layout) -> Box<dyn Iterator
             }))
         }
         Fill::Lists { rows, below, share } => {
-            let lists = list_lengths(rows, below, share).enumerate().flat_map(move |(row, length)| {
-                ascending(seed.wrapping_add(row as u64), length, below)
-            });
+            let lists =
+                list_lengths(rows, below, share).enumerate().flat_map(move |(row, length)| {
+                    ascending(seed.wrapping_add(row as u64), length, below)
+                });
             Box::new(lists.map(|member| member as f64))
         }
         Fill::ListOffsets { rows, below, share } => {

@@ -61,7 +61,11 @@ impl Cpu {
                 job,
             )
         };
-        if threads > 1 { self.enter(dispatch) } else { dispatch() }
+        if threads > 1 {
+            self.enter(dispatch)
+        } else {
+            dispatch()
+        }
         Ok(())
     }
 }

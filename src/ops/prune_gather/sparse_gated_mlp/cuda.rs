@@ -81,8 +81,7 @@ pub(super) fn plan(
     let scratch = Scratch::new(op, rows)?;
     if op.ffn() > 0 && !op.is_sparse(rows) {
         for weight in [layouts.gate_weight, layouts.up_weight] {
-            let tensors =
-                linear(layouts.x, weight, layouts.norm_weight, None, scratch.projection);
+            let tensors = linear(layouts.x, weight, layouts.norm_weight, None, scratch.projection);
             let dense = mlp::plan(cuda, &op.projection(), &tensors, aligned)?;
             dense.launches().for_each(|launch| plan.push(*launch));
         }

@@ -98,7 +98,11 @@ mod tests {
             (&[1], &[0], "neuron_offsets has value 0 at position 0"),
             (&[1, 10], &[0, 2], "neurons has value 10 at position 1, expected an index below 10"),
             (&[1, 1], &[0, 2], "neurons has value 1 at position 1, expected an index above 1"),
-            (&[4, 5, 3], &[0, 1, 3], "neurons has value 3 at position 2, expected an index above 5"),
+            (
+                &[4, 5, 3],
+                &[0, 1, 3],
+                "neurons has value 3 at position 2, expected an index above 5",
+            ),
         ] {
             let message = check(neurons, offsets).unwrap_err();
             assert!(message.contains(words), "{message}");

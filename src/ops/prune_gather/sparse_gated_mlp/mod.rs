@@ -364,7 +364,13 @@ impl Operation for SparseGatedMlp {
         };
         let total = neurons.elements();
         check.dimension("neurons", total, 0)?;
-        check.tensor("neurons", neurons, DType::U32, &[total], "the tokens' lists in one vector")?;
+        check.tensor(
+            "neurons",
+            neurons,
+            DType::U32,
+            &[total],
+            "the tokens' lists in one vector",
+        )?;
         let ends = [args.x.shape()[0] + 1];
         check.tensor("neuron_offsets", offsets, DType::U32, &ends, "one more than there are tokens")
     }
@@ -413,11 +419,7 @@ impl Operation for SparseGatedMlp {
         reference::sparse_gated_mlp(self, args)
     }
 
-    fn magnitude(
-        &self,
-        args: &SparseGatedMlpArgs<TensorRef<'_>, Layout>,
-        _name: &str,
-    ) -> Vec<f64> {
+    fn magnitude(&self, args: &SparseGatedMlpArgs<TensorRef<'_>, Layout>, _name: &str) -> Vec<f64> {
         reference::magnitude(self, args)
     }
 

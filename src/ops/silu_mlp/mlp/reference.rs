@@ -66,7 +66,10 @@ pub(crate) struct Block<'a> {
 }
 
 impl<'a> Block<'a> {
-    pub(crate) fn new<Out: HasLayout>(op: &'a MlpConfig, args: &MlpTensors<TensorRef<'_>, Out>) -> Block<'a> {
+    pub(crate) fn new<Out: HasLayout>(
+        op: &'a MlpConfig,
+        args: &MlpTensors<TensorRef<'_>, Out>,
+    ) -> Block<'a> {
         let optional = |tensor: Option<TensorRef<'_>>| tensor.map(|tensor| tensor.to_f64());
         let default_residual = op.scatters.then_some(args.x);
         Block {

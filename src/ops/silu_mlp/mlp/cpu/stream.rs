@@ -39,7 +39,9 @@ pub(super) fn run<V: Vectors, P: Products<V>>(
 
     let shared_n = Shared::new(&mut *n);
     if depth > 0 {
-        for_each_chunk(1, 1, &|_, _| p.enter(v, Prepare { v, input: &layer.input, rows: 0..rows, n: shared_n }));
+        for_each_chunk(1, 1, &|_, _| {
+            p.enter(v, Prepare { v, input: &layer.input, rows: 0..rows, n: shared_n })
+        });
     }
     let n = Activations::new(n, rows, inputs);
 
