@@ -5,7 +5,7 @@
 // out  [M, d]  f32, f16 or bf16
 //
 // grid  (M, min(ceil(d / C), 65535)), C = 4 * CHUNK<W>: 64 bytes of a row   block 256: 64 groups of 4 lanes
-// shared  34 KiB: the neurons of a tile of 4096 whose h is not zero, with their h; sums of the 8 warps
+// shared  33,920 bytes at most: the neurons of a tile of 4096 whose h is not zero, with their h; sums of the 8 warps
 // A group takes every 64th of the tile's survivors, 16 bytes a lane, four loads in flight. A column is summed by group in
 // f32 in the order of the survivors, then by a fixed tree: independent of M, and of what other tokens select.
 #include "device.cuh"
@@ -115,7 +115,7 @@ __device__ __forceinline__ void sparse_down(const SparseDownParams& p, Survivors
 }
 
 #define SPARSE_DOWN_KERNEL(NAME, A, W)                                                                                \
-    extern "C" __global__ void __launch_bounds__(SPARSE_THREADS, 4)                                                   \
+    extern "C" __global__ void __launch_bounds__(SPARSE_THREADS, 2)                                                   \
         NAME(const __grid_constant__ SparseDownParams p) {                                                            \
         SHARED_ARRAY(Survivors, survivors, [1]);                                                                      \
         SHARED_ARRAY(float, scratch, [SPARSE_WARPS * SPARSE_COLUMNS<W>]);                                             \
