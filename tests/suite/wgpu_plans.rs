@@ -341,7 +341,6 @@ fn launches_are_cut_to_the_limits() {
         "pruned_gated_mlp f32 rows=20 hidden=64 inputs=31 ffn=80 outputs=33 norm=selected residual",
         "pruned_linear f32 rows=20 hidden=64 outputs=80 inputs=33 width=140 bias norm=full residual",
         "masked_gated_mlp f32 rows=20 hidden=64 ffn=80 gap=1 norm=full residual soft",
-        "sparse_gated_mlp bf16 rows=5 hidden=96 ffn=40 lists=0.4 norm residual round_gate_up",
         "sparse_gated_mlp f32 rows=20 hidden=64 ffn=80 lists=0.4 gap=1 norm residual",
         "sparse_gated_mlp bf16 rows=20 hidden=64 ffn=80 high threshold gap=1 norm residual",
     ]);
