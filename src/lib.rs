@@ -88,7 +88,7 @@ pub use ops::prune_gather::{
     InvertIndicesArgs, LayerIndexSets, MaskedGatedMlp, MaskedGatedMlpArgs, ModelIndexSets,
     NormScope, PrunedGatedMlp, PrunedGatedMlpArgs, PrunedLinear, PrunedLinearArgs, ScatterAdd,
     ScatterAddArgs, ScatterNormGather, ScatterNormGatherArgs, SelectTop, SelectTopArgs,
-    ZeroEntries, ZeroEntriesArgs,
+    SparseGatedMlp, SparseGatedMlpArgs, ZeroEntries, ZeroEntriesArgs,
 };
 pub use ops::silu_mlp::{
     GatedMlp, GatedMlpArgs, Rounding, SiluMlp, SiluMlpArgs, SiluMul, SiluMulArgs,

@@ -7,7 +7,8 @@ use crate::layout::{HasLayout, Layout};
 use crate::operation::{Cost, NamedLayouts, Operation};
 use crate::ops::prune_gather::{
     CompactMask, CompactWeight, CoupledNeurons, GatherNorm, InvertIndices, MaskedGatedMlp,
-    PrunedGatedMlp, PrunedLinear, ScatterAdd, ScatterNormGather, SelectTop, ZeroEntries,
+    PrunedGatedMlp, PrunedLinear, ScatterAdd, ScatterNormGather, SelectTop, SparseGatedMlp,
+    ZeroEntries,
 };
 use crate::ops::silu_mlp::{GatedMlp, SiluMlp, SiluMul};
 use crate::parameters::{ParameterInfo, Parameters};
@@ -45,6 +46,7 @@ pub const OPERATIONS: &[OperationInfo] = &[
     info::<PrunedLinear>(),
     info::<PrunedGatedMlp>(),
     info::<MaskedGatedMlp>(),
+    info::<SparseGatedMlp>(),
     info::<GatherNorm>(),
     info::<ScatterAdd>(),
     info::<ScatterNormGather>(),

@@ -86,3 +86,56 @@ struct ScatterNormGatherParams {
     int32_t gathered_dtype;
     float norm_epsilon;
 };
+
+// h[m,j] = silu(n[m,:] . Wg[j,:]) * (n[m,:] . Wu[j,:]) where token m selects neuron j
+struct SparseGateUpParams {
+    const void* x;
+    const void* norm_weight;
+    const void* gate_weight;
+    const void* up_weight;
+    const void* neurons;
+    const void* neuron_offsets;  // null: the threshold selects
+    void* h;
+    int64_t x_row_stride;
+    int64_t gate_row_stride;
+    int64_t up_row_stride;
+    int64_t h_row_stride;
+    int64_t listed;  // length of neurons
+    int32_t hidden;
+    int32_t ffn;
+    int32_t x_tile;  // columns of x in shared memory at a time, a multiple of 256
+    int32_t vectorised;  // x, norm_weight and both weights
+    int32_t round_gate_up;  // 0: Rounding::KeepF32, 1: Rounding::RoundGateUp
+    float norm_epsilon;
+    float threshold;
+};
+
+// h[m,j] = silu(gate[m,j]) * up[m,j] where token m selects neuron j; gate and up are f32 without gaps
+struct SparseSelectParams {
+    const void* gate;
+    const void* up;
+    const void* neurons;
+    const void* neuron_offsets;  // null: the threshold selects
+    void* h;
+    int64_t h_row_stride;
+    int64_t listed;
+    int32_t ffn;
+    int32_t round_gate_up;
+    float threshold;
+};
+
+// out[m,c] = residual[m,c] + sum_j h[m,j] Wd[j,c]
+struct SparseDownParams {
+    const void* h;
+    const void* down_weight;
+    const void* residual;
+    void* out;
+    int64_t h_row_stride;
+    int64_t down_row_stride;
+    int64_t residual_row_stride;
+    int64_t out_row_stride;
+    int32_t hidden;
+    int32_t ffn;
+    int32_t vectorised;  // down_weight
+    int32_t out_dtype;  // 0 f32, 1 f16, 2 bf16
+};

@@ -12,3 +12,11 @@ fn dot_chunk(a: Chunk, b: Chunk) -> f32 {
 fn normalised(x: Chunk, weight: Chunk, scale: f32, dtype: u32) -> Chunk {
     return rounded(x * weight * scale, dtype);
 }
+
+fn add_scaled(sum: Chunk, factor: f32, x: Chunk) -> Chunk {
+    return sum + factor * x;
+}
+
+fn chunk_element(chunk: Chunk, i: u32) -> f32 {
+    return chunk;
+}

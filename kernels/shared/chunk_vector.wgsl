@@ -18,3 +18,14 @@ fn normalised(x: Chunk, weight: Chunk, scale: f32, dtype: u32) -> Chunk {
         rounded_four(x.high * weight.high * scale, dtype),
     );
 }
+
+fn add_scaled(sum: Chunk, factor: f32, x: Chunk) -> Chunk {
+    return Chunk(sum.low + factor * x.low, sum.high + factor * x.high);
+}
+
+fn chunk_element(chunk: Chunk, i: u32) -> f32 {
+    if (i < 4u) {
+        return chunk.low[i];
+    }
+    return chunk.high[i - 4u];
+}

@@ -1,7 +1,8 @@
 // MLP for many tokens, first half:
 //   gated  h[m,f] = silu(n[m,:] . Wg[f,:] + bg[f]) * (n[m,:] . Wu[f,:] + bu[f])
 //   plain  h[m,f] = silu(n[m,:] . Wu[f,:] + bu[f])
-// with n = x, or the output of prepare; times mask[f]^2, since a mask multiplies both branches
+// with n = x, or the output of prepare; times mask[f]^2, since a mask multiplies both branches; 0 where there is a threshold
+// that |silu(n[m,:] . Wg[f,:] + bg[f])| does not exceed
 //
 // x  [M, I]  activations, or  n [M, I]  f32        Wg, Wu [F, I]  nn.Linear layout        bg, bu [F]
 // mask [F]  f32 or absent
@@ -21,6 +22,7 @@ override DEPTH: u32 = 8u;
 override GATED: bool = true;
 override PREPARED: bool = false;
 override MASKED: bool = false;
+override THRESHOLD: bool = false;
 override ACTIVATION: u32 = 0u;
 override WEIGHT: u32 = 0u;
 
@@ -45,10 +47,12 @@ struct Parameters {
     has_gate_bias: u32,
     has_up_bias: u32,
     round_each: u32,
+    threshold: f32,
 }
 
 @group(0) @binding(0) var<uniform> parameters: Parameters;
 #import shared/numeric.wgsl
+#import shared/threshold.wgsl
 #import shared/grid.wgsl
 #import shared/chunk_$load.wgsl
 #import shared/tensor_$load.wgsl tensor=x binding=1 dtype=ACTIVATION access=read
@@ -98,6 +102,9 @@ fn write(token: u32, first_neuron: u32, gates: vec4<f32>, ups: vec4<f32>) {
                 gate += gate_bias_at(parameters.gate_bias_start + neuron);
             }
             value = gated(gate, up, ACTIVATION, parameters.round_each != 0u);
+            if (THRESHOLD && !exceeds(gate, parameters.threshold)) {
+                value = 0.0;
+            }
         } else {
             value = plain(up, ACTIVATION, parameters.round_each != 0u);
         }

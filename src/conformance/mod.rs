@@ -8,6 +8,7 @@ mod run;
 mod tolerance;
 
 pub use cases::{cases, cases_for, tolerance_for};
+pub(crate) use random::list_lengths;
 pub use run::{Oracle, Outcome, Status};
 pub use tolerance::{Comparison, Tolerance};
 
@@ -96,6 +97,29 @@ pub enum Fill {
         of: &'static str,
         /// Its length.
         count: usize,
+    },
+    /// Small integers, from -2 to 2, times a power of two: sums of their products are exact in f32, in any order.
+    Steps {
+        /// The power of two.
+        step: f64,
+    },
+    /// Strictly ascending members of `0..below`, a list for each of `rows` rows; rows differ in length, from none to all.
+    Lists {
+        /// How many lists.
+        rows: usize,
+        /// One more than the largest member.
+        below: usize,
+        /// What share of `0..below` the first list has, and others of its length.
+        share: f64,
+    },
+    /// Where such lists start, and where the last ends.
+    ListOffsets {
+        /// As in [`Fill::Lists`].
+        rows: usize,
+        /// As in [`Fill::Lists`].
+        below: usize,
+        /// As in [`Fill::Lists`].
+        share: f64,
     },
     /// Bytes, or factors, this share of which are not 0; factors are then 1.
     Mask {

@@ -33,6 +33,26 @@ pub(super) fn values(seed: u64, fill: Fill, layout: &Layout) -> Box<dyn Iterator
             }
             Box::new(rank.into_iter())
         }
+        Fill::Steps { step } => {
+            let mut uniform = Normal::new(seed);
+            Box::new(std::iter::from_fn(move || {
+                Some(((uniform.uniform() * 5.0).floor() - 2.0) * step)
+            }))
+        }
+        Fill::Lists { rows, below, share } => {
+            let lists =
+                list_lengths(rows, below, share).enumerate().flat_map(move |(row, length)| {
+                    ascending(seed.wrapping_add(row as u64), length, below)
+                });
+            Box::new(lists.map(|member| member as f64))
+        }
+        Fill::ListOffsets { rows, below, share } => {
+            let ends = list_lengths(rows, below, share).scan(0, |end, length| {
+                *end += length;
+                Some(*end as f64)
+            });
+            Box::new(std::iter::once(0.0).chain(ends))
+        }
         // Any byte but 0 means yes; masks that are multiplied with are 0 or 1.
         Fill::Mask { share } => {
             let mut uniform = Normal::new(seed);
@@ -47,6 +67,17 @@ pub(super) fn values(seed: u64, fill: Fill, layout: &Layout) -> Box<dyn Iterator
             }))
         }
     }
+}
+
+/// Lengths of the lists that [`Fill::Lists`] draws: in every five rows one of no member, of one, and of all.
+pub(crate) fn list_lengths(
+    rows: usize,
+    below: usize,
+    share: f64,
+) -> impl Iterator<Item = usize> + 'static {
+    let usual = (share * below as f64).round() as usize;
+    let lengths = [usual, 0, usual.min(1), if usual > 0 { below } else { 0 }, usual / 2];
+    (0..rows).map(move |row| lengths[row % lengths.len()])
 }
 
 /// `count` strictly ascending members of `0..below`: each is kept with the probability that leaves the rest a

@@ -12,7 +12,7 @@ use siluette::{
     CompactMask, CompactWeight, CoupledNeurons, Cuda, CudaTensor, CudaTensorMut, CudaWorkspace,
     Error, GatedMlp, GatherNorm, HasLayout, InvertIndices, Layout, MaskedGatedMlp, NamedLayouts,
     Operation, PrunedGatedMlp, PrunedLinear, ScatterAdd, ScatterNormGather, SelectTop, SiluMlp,
-    SiluMul, ZeroEntries, registry,
+    SiluMul, SparseGatedMlp, ZeroEntries, registry,
 };
 
 use crate::cuda_support::backend;
@@ -164,6 +164,7 @@ fn every_operation_can_be_captured() {
         PrunedLinear,
         PrunedGatedMlp,
         MaskedGatedMlp,
+        SparseGatedMlp,
         GatherNorm,
         ScatterAdd,
         ScatterNormGather,

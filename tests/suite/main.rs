@@ -26,6 +26,9 @@ mod pruned_blocks;
 mod pruned_indices;
 mod readme;
 mod selection;
+mod sparse_blocks;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+mod sparse_lists;
 mod support;
 #[cfg(feature = "cli")]
 mod tool;

@@ -278,6 +278,11 @@ fn every_variant_is_right() {
         "pruned_gated_mlp f32 rows=20 hidden=64 inputs=31 ffn=80 outputs=33 gap=1 norm=full residual",
         "pruned_linear bf16 rows=5 hidden=96 outputs=24 inputs=40 width=140 bias norm=full residual",
         "masked_gated_mlp f16 rows=5 hidden=96 ffn=40 norm=full residual soft",
+        "sparse_gated_mlp bf16 rows=5 hidden=96 ffn=40 high threshold norm residual round_gate_up",
+        "sparse_gated_mlp f16 rows=5 hidden=96 ffn=40 lists=0.4 transposed_down norm residual",
+        "sparse_gated_mlp f32 rows=20 hidden=64 ffn=80 lists=0.4 gap=1 norm residual",
+        "sparse_gated_mlp f32/bf16 rows=20 hidden=64 ffn=80 high threshold transposed_down norm residual",
+        "sparse_gated_mlp bf16 rows=1 hidden=512 ffn=1030 low threshold transposed_down",
     ]);
     type Change = fn(&mut WgpuDispatch);
     let set: [(&str, Change); 6] = [
@@ -336,6 +341,8 @@ fn launches_are_cut_to_the_limits() {
         "pruned_gated_mlp f32 rows=20 hidden=64 inputs=31 ffn=80 outputs=33 norm=selected residual",
         "pruned_linear f32 rows=20 hidden=64 outputs=80 inputs=33 width=140 bias norm=full residual",
         "masked_gated_mlp f32 rows=20 hidden=64 ffn=80 gap=1 norm=full residual soft",
+        "sparse_gated_mlp f32 rows=20 hidden=64 ffn=80 lists=0.4 gap=1 norm residual",
+        "sparse_gated_mlp bf16 rows=20 hidden=64 ffn=80 high threshold gap=1 norm residual",
     ]);
     let small =
         limited(&context, |limits| limits.max_storage_buffer_binding_size = 3 << 10).unwrap();

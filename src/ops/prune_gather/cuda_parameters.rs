@@ -81,6 +81,59 @@ kernel_parameters! {
         pub gathered_dtype: i32,
         pub norm_epsilon: f32,
     }
+
+    /// `h = silu(n Wg^T) * (n Wu^T)` of the neurons that each token selects.
+    pub(crate) struct SparseGateUpParams {
+        pub x: ReadPointer,
+        pub norm_weight: ReadPointer,
+        pub gate_weight: ReadPointer,
+        pub up_weight: ReadPointer,
+        pub neurons: ReadPointer,
+        pub neuron_offsets: ReadPointer,
+        pub h: WritePointer,
+        pub x_row_stride: i64,
+        pub gate_row_stride: i64,
+        pub up_row_stride: i64,
+        pub h_row_stride: i64,
+        pub listed: i64,
+        pub hidden: i32,
+        pub ffn: i32,
+        pub x_tile: i32,
+        pub vectorised: i32,
+        pub round_gate_up: i32,
+        pub norm_epsilon: f32,
+        pub threshold: f32,
+    }
+
+    /// `h = silu(gate) * up` of the neurons that each token selects.
+    pub(crate) struct SparseSelectParams {
+        pub gate: ReadPointer,
+        pub up: ReadPointer,
+        pub neurons: ReadPointer,
+        pub neuron_offsets: ReadPointer,
+        pub h: WritePointer,
+        pub h_row_stride: i64,
+        pub listed: i64,
+        pub ffn: i32,
+        pub round_gate_up: i32,
+        pub threshold: f32,
+    }
+
+    /// `out = residual + h Wd`, with a row of `Wd` for each neuron.
+    pub(crate) struct SparseDownParams {
+        pub h: ReadPointer,
+        pub down_weight: ReadPointer,
+        pub residual: ReadPointer,
+        pub out: WritePointer,
+        pub h_row_stride: i64,
+        pub down_row_stride: i64,
+        pub residual_row_stride: i64,
+        pub out_row_stride: i64,
+        pub hidden: i32,
+        pub ffn: i32,
+        pub vectorised: i32,
+        pub out_dtype: i32,
+    }
 }
 
 #[cfg(test)]
@@ -97,6 +150,9 @@ mod tests {
         assert_matches_header::<GatherNormParams>(HEADER);
         assert_matches_header::<ScatterAddParams>(HEADER);
         assert_matches_header::<ScatterNormGatherParams>(HEADER);
+        assert_matches_header::<SparseGateUpParams>(HEADER);
+        assert_matches_header::<SparseSelectParams>(HEADER);
+        assert_matches_header::<SparseDownParams>(HEADER);
     }
 
     #[test]
@@ -105,5 +161,8 @@ mod tests {
         assert_eq!(size_of::<GatherNormParams>(), 6 * 8 + 7 * 4 + 4);
         assert_eq!(size_of::<ScatterAddParams>(), 9 * 8 + 4 * 4);
         assert_eq!(size_of::<ScatterNormGatherParams>(), 12 * 8 + 11 * 4 + 4);
+        assert_eq!(size_of::<SparseGateUpParams>(), 12 * 8 + 7 * 4 + 4);
+        assert_eq!(size_of::<SparseSelectParams>(), 7 * 8 + 3 * 4 + 4);
+        assert_eq!(size_of::<SparseDownParams>(), 8 * 8 + 4 * 4);
     }
 }

@@ -10,6 +10,7 @@
 //! | [`PrunedGatedMlp`] | `out = residual; out[S5] += (silu(n[S3] Wg^T) * (n[S3] Wu^T)) Wd^T` |
 //! | [`PrunedLinear`] | `residual + n[in] W^T + b`, or that added to `residual[out]` |
 //! | [`MaskedGatedMlp`] | `residual + out_mask * ((mid_mask^2 * silu(n Wg^T) * (n Wu^T)) Wd^T)` |
+//! | [`SparseGatedMlp`] | the dense block on the neurons that each token selects, by threshold or by list |
 //! | [`GatherNorm`] | `n[:, indices]`, `n = x` or `rms_norm(x)`: what a block reads |
 //! | [`ScatterAdd`] | `residual`, with `y` added to its columns `indices`: what a block writes |
 //! | [`ScatterNormGather`] | both, from one block to the next, in one launch |
@@ -44,6 +45,7 @@ pub mod select_top;
 pub(crate) mod selection;
 #[cfg(feature = "cuda")]
 pub(crate) mod selection_parameters;
+pub mod sparse_gated_mlp;
 pub mod zero_entries;
 
 pub use compact_mask::{CompactMask, CompactMaskArgs};
@@ -64,4 +66,5 @@ pub use pruned_linear::{PrunedLinear, PrunedLinearArgs};
 pub use scatter_add::{ScatterAdd, ScatterAddArgs};
 pub use scatter_norm_gather::{ScatterNormGather, ScatterNormGatherArgs};
 pub use select_top::{SelectTop, SelectTopArgs};
+pub use sparse_gated_mlp::{SparseGatedMlp, SparseGatedMlpArgs};
 pub use zero_entries::{ZeroEntries, ZeroEntriesArgs};

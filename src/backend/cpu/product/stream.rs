@@ -100,13 +100,13 @@ impl<V: Vectors, P: Products<V>> SumRows<'_, V, P> {
             for first in (0..activations.rows).step_by(ROWS) {
                 // The last batch may repeat rows of the one before, with the same result.
                 let first = first.min(activations.rows - ROWS);
-                let strip = Strip::<V, P, STREAMS> {
+                let strip = Strip::<V, P, Along, STREAMS> {
                     tokens,
                     weights: streams,
                     operands: &activations.data[first * activations.stride..],
                     stride: activations.stride,
                     // Later batches find the weights in the cache.
-                    prefetch: first == 0,
+                    ahead: Along(first == 0),
                 };
                 for (row, totals) in strip.sum_rows::<ROWS>().into_iter().enumerate() {
                     for (place, total) in places.into_iter().zip(totals) {
@@ -120,16 +120,91 @@ impl<V: Vectors, P: Products<V>> SumRows<'_, V, P> {
     }
 }
 
+/// Scalar products of some rows of a matrix, wherever they lie, with one row of activations.
+pub(crate) struct SumSelected<'a, V: Vectors, P: Products<V>> {
+    pub tokens: (V, P),
+    pub matrix: Matrix<'a, P::Weight>,
+    pub rows: &'a [u32],
+    pub activations: Activations<'a, P::Operand>,
+    /// Which row of the activations.
+    pub row: usize,
+    /// One for each of `rows`.
+    pub sums: &'a mut [f32],
+}
+
+impl<V: Vectors, P: Products<V>> Leaf for SumSelected<'_, V, P> {
+    #[inline(always)]
+    fn run(self) {
+        let SumSelected { tokens, matrix, rows, activations, row, sums } = self;
+        let mut left = rows;
+        for sums in sums[..rows.len()].chunks_mut(4) {
+            let (four, next) = left.split_at(sums.len());
+            // Streams that there is no row for read along with the first.
+            let stream = |rows: &[u32], index: usize| {
+                let row = rows.get(index).or(rows.first()).copied().unwrap_or(four[0]);
+                matrix.row(row as usize)
+            };
+            let strip = Strip::<V, P, NextRows<P::Weight, 4>, 4> {
+                tokens,
+                weights: std::array::from_fn(|index| stream(four, index)),
+                operands: &activations.data[row * activations.stride..],
+                stride: activations.stride,
+                ahead: NextRows(std::array::from_fn(|index| stream(next, index).as_ptr())),
+            };
+            let [totals] = strip.sum_rows::<1>();
+            sums.copy_from_slice(&totals[..sums.len()]);
+            left = next;
+        }
+    }
+}
+
+/// Which weights are asked for ahead of their use.
+trait Ahead<W, const STREAMS: usize>: Copy {
+    /// While the weights at `at` of each stream are read.
+    fn prefetch<V: Vectors>(self, v: V, streams: [*const W; STREAMS], at: usize);
+}
+
+/// Those further along the streams, if at all: rows are read one after another.
+#[derive(Clone, Copy)]
+struct Along(bool);
+
+impl<W, const STREAMS: usize> Ahead<W, STREAMS> for Along {
+    #[inline(always)]
+    fn prefetch<V: Vectors>(self, v: V, streams: [*const W; STREAMS], at: usize) {
+        if self.0 {
+            for stream in streams {
+                let bytes = stream.wrapping_add(at).cast::<u8>();
+                v.prefetch(bytes.wrapping_add(PREFETCH_DISTANCE));
+            }
+        }
+    }
+}
+
+/// Those of the rows that are read next: what lies behind a row is not wanted.
+#[derive(Clone, Copy)]
+struct NextRows<W, const STREAMS: usize>([*const W; STREAMS]);
+
+impl<W: Copy, const STREAMS: usize> Ahead<W, STREAMS> for NextRows<W, STREAMS> {
+    #[inline(always)]
+    fn prefetch<V: Vectors>(self, v: V, _streams: [*const W; STREAMS], at: usize) {
+        for row in self.0 {
+            v.prefetch(row.wrapping_add(at).cast());
+        }
+    }
+}
+
 /// Rows of weights, side by side, and of operands.
-struct Strip<'a, V: Vectors, P: Products<V>, const STREAMS: usize> {
+struct Strip<'a, V: Vectors, P: Products<V>, A, const STREAMS: usize> {
     tokens: (V, P),
     weights: [&'a [P::Weight]; STREAMS],
     operands: &'a [P::Operand],
     stride: usize,
-    prefetch: bool,
+    ahead: A,
 }
 
-impl<V: Vectors, P: Products<V>, const STREAMS: usize> Strip<'_, V, P, STREAMS> {
+impl<V: Vectors, P: Products<V>, A: Ahead<P::Weight, STREAMS>, const STREAMS: usize>
+    Strip<'_, V, P, A, STREAMS>
+{
     /// Weights of a stream between prefetches: a cache line, or the vector that is longer.
     const LINE: usize = {
         let line = LINE / size_of::<P::Weight>();
@@ -182,12 +257,7 @@ impl<V: Vectors, P: Products<V>, const STREAMS: usize> Strip<'_, V, P, STREAMS> 
             loop {
                 for line in 0..lines {
                     let at = line * Self::LINE;
-                    if self.prefetch {
-                        for stream in streams {
-                            let bytes = stream.wrapping_add(at).cast::<u8>();
-                            v.prefetch(bytes.wrapping_add(PREFETCH_DISTANCE));
-                        }
-                    }
+                    self.ahead.prefetch(v, streams, at);
                     for step in 0..Self::LINE / P::STEP {
                         self.multiply_add(streams, operands, at + step * P::STEP, &mut sums);
                     }

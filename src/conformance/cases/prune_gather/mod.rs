@@ -4,12 +4,14 @@ mod block_case;
 mod blocks;
 mod movement;
 mod selection;
+mod sparse;
 
 use crate::conformance::{Case, Tolerance};
 use crate::operation::NamedLayouts;
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = blocks::cases();
+    cases.extend(sparse::cases());
     cases.extend(movement::cases());
     cases.extend(selection::cases());
     cases
@@ -24,5 +26,7 @@ pub(super) fn tolerance(
     if selection::OPERATIONS.contains(&op) {
         return Some(Tolerance::Exact);
     }
-    blocks::tolerance(op, inputs, outputs).or_else(|| movement::tolerance(op, inputs, outputs))
+    blocks::tolerance(op, inputs, outputs)
+        .or_else(|| sparse::tolerance(op, inputs, outputs))
+        .or_else(|| movement::tolerance(op, inputs, outputs))
 }

@@ -47,7 +47,8 @@ pub(crate) fn magnitude(op: &MlpConfig, args: &MlpTensors<TensorRef<'_>, Layout>
     magnitudes
 }
 
-struct Block<'a> {
+/// A block's tensors in f64.
+pub(crate) struct Block<'a> {
     op: &'a MlpConfig,
     gate: Vec<f64>,
     up: Vec<f64>,
@@ -65,7 +66,10 @@ struct Block<'a> {
 }
 
 impl<'a> Block<'a> {
-    fn new<Out: HasLayout>(op: &'a MlpConfig, args: &MlpTensors<TensorRef<'_>, Out>) -> Block<'a> {
+    pub(crate) fn new<Out: HasLayout>(
+        op: &'a MlpConfig,
+        args: &MlpTensors<TensorRef<'_>, Out>,
+    ) -> Block<'a> {
         let optional = |tensor: Option<TensorRef<'_>>| tensor.map(|tensor| tensor.to_f64());
         let default_residual = op.scatters.then_some(args.x);
         Block {
@@ -88,7 +92,7 @@ impl<'a> Block<'a> {
 
     /// `n_i = mask_j w_j x_j / sqrt(mean(x^2) + eps)` with `j` the `i`-th feature that is read, rounded once to
     /// the activation type.
-    fn normalise(&self, x: &[f64]) -> Vec<f64> {
+    pub(crate) fn normalise(&self, x: &[f64]) -> Vec<f64> {
         let op = self.op;
         let features: Vec<usize> = match &self.in_indices {
             Some(indices) => indices.iter().map(|&index| index as usize).collect(),
@@ -118,7 +122,7 @@ impl<'a> Block<'a> {
     }
 
     /// `h_f`, rounded once to the activation type.
-    fn activation(&self, n: &[f64], f: usize) -> f64 {
+    pub(crate) fn activation(&self, n: &[f64], f: usize) -> f64 {
         let storage = |value| round(self.op.activation_dtype, value);
         let early = |value| match self.op.rounding {
             Rounding::KeepF32 => value,
@@ -132,7 +136,7 @@ impl<'a> Block<'a> {
         storage(self.mid_mask(f).powi(2) * h)
     }
 
-    fn hidden_magnitude(&self, n: &[f64]) -> Vec<f64> {
+    pub(crate) fn hidden_magnitude(&self, n: &[f64]) -> Vec<f64> {
         /// The largest slope of `silu`.
         const SILU_SLOPE: f64 = 1.1;
         let op = self.op;
@@ -154,7 +158,7 @@ impl<'a> Block<'a> {
         }
     }
 
-    fn gate(&self, n: &[f64], f: usize) -> f64 {
+    pub(crate) fn gate(&self, n: &[f64], f: usize) -> f64 {
         dot(n, row(&self.gate, self.op.inputs, f)) + at(&self.gate_bias, f)
     }
 
@@ -168,7 +172,7 @@ impl<'a> Block<'a> {
     }
 
     /// What is added to, for every feature that is written.
-    fn residual(&self, m: usize) -> Vec<f64> {
+    pub(crate) fn residual(&self, m: usize) -> Vec<f64> {
         match &self.residual {
             Some(residual) => row(residual, self.op.width, m).to_vec(),
             None => vec![0.0; self.op.width],

@@ -14,7 +14,7 @@ use crate::ops::silu_mlp::Rounding;
 use crate::ops::silu_mlp::mlp::config::NormEpsilon;
 
 /// A block's tensors, ready for the kernels.
-pub(super) struct Layer<'a, W> {
+pub(crate) struct Layer<'a, W> {
     pub rows: usize,
     /// Gate and up, or up alone, or nothing.
     pub first: &'a [Matrix<'a, W>],
@@ -25,7 +25,7 @@ pub(super) struct Layer<'a, W> {
 }
 
 /// The activations; selected, normalised and masked as they are read.
-pub(super) struct Input<'a> {
+pub(crate) struct Input<'a> {
     pub x: FloatRows<'a>,
     /// Columns of `n`.
     pub columns: usize,
@@ -38,7 +38,7 @@ pub(super) struct Input<'a> {
 
 /// An RMS norm.
 #[derive(Clone, Copy)]
-pub(super) struct Norm<'a> {
+pub(crate) struct Norm<'a> {
     pub eps: NormEpsilon,
     pub weight: FloatRows<'a>,
     /// Features of a row of `x`.
@@ -96,7 +96,7 @@ impl Input<'_> {
 }
 
 /// From sums of the first product to `h`.
-pub(super) struct Hidden<'a> {
+pub(crate) struct Hidden<'a> {
     pub gate_bias: Option<FloatRows<'a>>,
     pub up_bias: Option<FloatRows<'a>>,
     pub mask: Option<FloatRows<'a>>,
@@ -165,7 +165,7 @@ impl Hidden<'_> {
 }
 
 /// From sums of the second product to the output.
-pub(super) struct Output<'a> {
+pub(crate) struct Output<'a> {
     pub bias: Option<FloatRows<'a>>,
     pub mask: Option<FloatRows<'a>>,
     pub residual: Option<FloatRows<'a>>,

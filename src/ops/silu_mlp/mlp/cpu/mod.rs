@@ -1,8 +1,8 @@
 //! Every block on the CPU.
 
-mod layer;
-mod strategy;
-mod stream;
+pub(crate) mod layer;
+pub(crate) mod strategy;
+pub(crate) mod stream;
 #[cfg(test)]
 mod tests;
 mod tiles;

@@ -23,11 +23,11 @@ pub(super) struct Strategy {
 }
 
 /// Rows up to which [`Kernel::Stream`] is faster.
-const MAX_STREAM_ROWS: usize = 16;
+pub(crate) const MAX_STREAM_ROWS: usize = 16;
 /// Rows up to which a batch-invariant operation promises results that do not depend on the batch.
 const MAX_INVARIANT_ROWS: usize = 64;
 /// Multiply-adds that keep a thread busy for much longer than it takes to wake it (about 5 µs).
-const MIN_PRODUCTS_PER_THREAD: usize = 1 << 19;
+pub(crate) const MIN_PRODUCTS_PER_THREAD: usize = 1 << 19;
 /// Pieces for each thread, so that one that is held up does not hold up all.
 const CHUNKS_PER_THREAD: usize = 8;
 /// Streams are cut no shorter than this, since the start of each is a miss.
@@ -50,10 +50,7 @@ impl Strategy {
         let threads = (products / MIN_PRODUCTS_PER_THREAD).clamp(1, threads.max(1));
         let chunk = |rows: usize, columns: usize, matrices: usize| match kernel {
             Kernel::Stream => {
-                let row_bytes = matrices * columns * op.weight_dtype.size();
-                let shortest = MIN_STREAM_BYTES.div_ceil(row_bytes.max(1));
-                let even = rows.div_ceil(threads * CHUNKS_PER_THREAD);
-                even.max(shortest).next_multiple_of(16).min(rows.max(1))
+                stream_rows(rows, matrices * columns * op.weight_dtype.size(), threads)
             }
             Kernel::Tiles => {
                 let largest = block_rows(matrices.max(1));
@@ -69,6 +66,13 @@ impl Strategy {
             ],
         }
     }
+}
+
+/// How many of `rows` rows of weights, each of `row_bytes` bytes, a thread streams at a time.
+pub(crate) fn stream_rows(rows: usize, row_bytes: usize, threads: usize) -> usize {
+    let shortest = MIN_STREAM_BYTES.div_ceil(row_bytes.max(1));
+    let even = rows.div_ceil(threads * CHUNKS_PER_THREAD);
+    even.max(shortest).next_multiple_of(16).min(rows.max(1))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::layer::Layer;
+use super::layer::{Input, Layer};
 use super::strategy::Strategy;
 use crate::backend::cpu::Workspace;
 use crate::backend::cpu::instructions::{Leaf, Vectors};
@@ -39,7 +39,9 @@ pub(super) fn run<V: Vectors, P: Products<V>>(
 
     let shared_n = Shared::new(&mut *n);
     if depth > 0 {
-        for_each_chunk(1, 1, &|_, _| p.enter(v, Prepare { v, layer, n: shared_n }));
+        for_each_chunk(1, 1, &|_, _| {
+            p.enter(v, Prepare { v, input: &layer.input, rows: 0..rows, n: shared_n })
+        });
     }
     let n = Activations::new(n, rows, inputs);
 
@@ -62,22 +64,24 @@ pub(super) fn run<V: Vectors, P: Products<V>>(
     });
 }
 
-/// Selects, normalises and converts the activations.
-struct Prepare<'a, V, W, T> {
-    v: V,
-    layer: &'a Layer<'a, W>,
-    n: Shared<'a, T>,
+/// Selects, normalises and converts some rows of activations.
+pub(crate) struct Prepare<'a, V, T> {
+    pub v: V,
+    pub input: &'a Input<'a>,
+    pub rows: Range<usize>,
+    /// From the first of these rows on.
+    pub n: Shared<'a, T>,
 }
 
-impl<V: Vectors, W: Float, T: Float> Leaf for Prepare<'_, V, W, T> {
+impl<V: Vectors, T: Float> Leaf for Prepare<'_, V, T> {
     #[inline(always)]
     fn run(self) {
-        let (v, input, columns) = (self.v, &self.layer.input, self.layer.input.columns);
+        let (v, input, columns) = (self.v, self.input, self.input.columns);
         let stride = Activations::<T>::stride(columns);
-        for row in 0..self.layer.rows {
+        for (place, row) in self.rows.enumerate() {
             let scale = input.scale(v, row);
             // SAFETY: nothing else runs meanwhile.
-            let n = unsafe { self.n.slice(row * stride..(row + 1) * stride) };
+            let n = unsafe { self.n.slice(place * stride..(place + 1) * stride) };
             let whole = columns.next_multiple_of(V::LANES);
             for column in (0..columns).step_by(V::LANES) {
                 let vector = input.load(v, row, column, scale);

@@ -44,36 +44,11 @@ pub(crate) fn enqueue(
     mut args: MlpTensors<CudaTensor<'_>, CudaTensorMut<'_>>,
     mut workspace: CudaWorkspace<'_>,
 ) -> Result<(), Error> {
-    let layouts = args.layouts();
-    op.validate(&layouts)?;
-    let rows = layouts.x.shape()[0];
-    if rows == 0 {
+    let Some(call) = Call::new(cuda, stream, op, &mut args, &mut workspace)? else {
         return Ok(());
-    }
-    let [down_weight, down_bias] = op.down_names();
-    let mut binder = Binder::new(cuda, op.op, stream)?;
-    let pointers = Pointers {
-        x: binder.input("x", &args.x)?,
-        gate_weight: binder.optional_input("gate_weight", &args.gate_weight)?,
-        up_weight: binder.optional_input("up_weight", &args.up_weight)?,
-        down_weight: binder.input(down_weight, &args.down_weight)?,
-        gate_bias: binder.optional_input("gate_bias", &args.gate_bias)?,
-        up_bias: binder.optional_input("up_bias", &args.up_bias)?,
-        down_bias: binder.optional_input(down_bias, &args.down_bias)?,
-        norm_weight: binder.optional_input("norm_weight", &args.norm_weight)?,
-        residual: binder.optional_input("residual", &args.residual)?,
-        in_indices: binder.optional_input("in_indices", &args.in_indices)?,
-        out_indices: binder.optional_input("out_indices", &args.out_indices)?,
-        in_mask: binder.optional_input("in_mask", &args.in_mask)?,
-        mid_mask: binder.optional_input("mid_mask", &args.mid_mask)?,
-        out_mask: binder.optional_input("out_mask", &args.out_mask)?,
-        out: binder.output("out", &mut args.out)?,
-        workspace: binder.workspace(&mut workspace, op.workspace_bytes(rows))?,
     };
-    binder.finish()?;
-    let plan = MlpPlan::new(cuda, op, rows, pointers.alignment())?;
-    let out_dtype = dtype_code(layouts.out.dtype());
-    Call { cuda, stream, op, rows, plan, pointers, out_dtype }.enqueue()
+    call.load()?;
+    call.enqueue()
 }
 
 struct Pointers<'a> {
@@ -107,7 +82,7 @@ impl Pointers<'_> {
 }
 
 /// A call whose tensors are bound and whose launches are chosen.
-struct Call<'a> {
+pub(crate) struct Call<'a> {
     cuda: &'a Cuda,
     stream: &'a Arc<CudaStream>,
     op: &'a MlpConfig,
@@ -117,14 +92,59 @@ struct Call<'a> {
     out_dtype: i32,
 }
 
-impl Call<'_> {
-    fn enqueue(&self) -> Result<(), Error> {
-        let (prepare, first) = (self.prepare_params(), self.first_params());
-        let down = self.down_params();
-        // Every kernel is at hand before the first one is launched, so that a call happens whole or not at all.
+impl<'a> Call<'a> {
+    /// Binds valid tensors; `None` where there are no rows, and nothing to do.
+    pub(crate) fn new(
+        cuda: &'a Cuda,
+        stream: &'a Arc<CudaStream>,
+        op: &'a MlpConfig,
+        args: &'a mut MlpTensors<CudaTensor<'_>, CudaTensorMut<'_>>,
+        workspace: &'a mut CudaWorkspace<'_>,
+    ) -> Result<Option<Call<'a>>, Error> {
+        let layouts = args.layouts();
+        op.validate(&layouts)?;
+        let rows = layouts.x.shape()[0];
+        if rows == 0 {
+            return Ok(None);
+        }
+        let [down_weight, down_bias] = op.down_names();
+        let mut binder = Binder::new(cuda, op.op, stream)?;
+        let pointers = Pointers {
+            x: binder.input("x", &args.x)?,
+            gate_weight: binder.optional_input("gate_weight", &args.gate_weight)?,
+            up_weight: binder.optional_input("up_weight", &args.up_weight)?,
+            down_weight: binder.input(down_weight, &args.down_weight)?,
+            gate_bias: binder.optional_input("gate_bias", &args.gate_bias)?,
+            up_bias: binder.optional_input("up_bias", &args.up_bias)?,
+            down_bias: binder.optional_input(down_bias, &args.down_bias)?,
+            norm_weight: binder.optional_input("norm_weight", &args.norm_weight)?,
+            residual: binder.optional_input("residual", &args.residual)?,
+            in_indices: binder.optional_input("in_indices", &args.in_indices)?,
+            out_indices: binder.optional_input("out_indices", &args.out_indices)?,
+            in_mask: binder.optional_input("in_mask", &args.in_mask)?,
+            mid_mask: binder.optional_input("mid_mask", &args.mid_mask)?,
+            out_mask: binder.optional_input("out_mask", &args.out_mask)?,
+            out: binder.output("out", &mut args.out)?,
+            workspace: binder.workspace(workspace, op.workspace_bytes(rows))?,
+        };
+        binder.finish()?;
+        let plan = MlpPlan::new(cuda, op, rows, pointers.alignment())?;
+        let out_dtype = dtype_code(layouts.out.dtype());
+        Ok(Some(Call { cuda, stream, op, rows, plan, pointers, out_dtype }))
+    }
+
+    /// Gets every kernel, so that a call happens whole or not at all.
+    pub(crate) fn load(&self) -> Result<(), Error> {
         for launch in self.plan.launches().launches() {
             self.cuda.function(self.op.op, self.stream, launch)?;
         }
+        Ok(())
+    }
+
+    /// Launches what [`Call::load`] has got.
+    pub(crate) fn enqueue(&self) -> Result<(), Error> {
+        let (prepare, first) = (self.prepare_params(), self.first_params());
+        let down = self.down_params();
         let mut follows = false;
         self.launch(self.plan.prepare, &prepare, &mut follows)?;
         self.launch(self.plan.first, &first, &mut follows)?;

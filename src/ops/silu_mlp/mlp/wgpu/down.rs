@@ -31,7 +31,7 @@ struct Part<'a> {
 
 impl<'a> Launch<'a> {
     /// The output, in as many launches as the weights need bindings.
-    pub(super) fn down(
+    pub(crate) fn down(
         &self,
         builder: &mut PlanBuilder<'a>,
         batch: &Batch<'a>,

@@ -36,7 +36,7 @@ impl<'a> Weights<'a> {
 }
 
 impl<'a> Launch<'a> {
-    pub(super) fn prepare(
+    pub(crate) fn prepare(
         &self,
         builder: &mut PlanBuilder<'a>,
         batch: &Batch<'a>,
@@ -78,7 +78,7 @@ impl<'a> Launch<'a> {
     }
 
     /// `h`, in as many launches as the weights need bindings.
-    pub(super) fn gate_up(
+    pub(crate) fn gate_up(
         &self,
         builder: &mut PlanBuilder<'a>,
         batch: &Batch<'a>,
@@ -190,6 +190,7 @@ impl<'a> Launch<'a> {
             gated: self.op.is_gated(),
             prepared: batch.n.is_some(),
             masked: self.op.masked,
+            threshold: self.threshold.is_some(),
             activation: self.activation,
             weight: self.weight,
         };
@@ -214,6 +215,7 @@ impl<'a> Launch<'a> {
             has_gate_bias: u32::from(args.gate_bias.is_some()),
             has_up_bias: u32::from(args.up_bias.is_some()),
             round_each: u32::from(self.round_each),
+            threshold: self.threshold.unwrap_or(0.0),
         };
         let bindings = gate_up_tile::Bindings {
             x,

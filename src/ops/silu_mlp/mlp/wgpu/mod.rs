@@ -27,7 +27,7 @@ pub(crate) fn plan(
     if op.width == 0 {
         return builder.finish();
     }
-    let launch = Launch::new(wgpu, op, args)?;
+    let launch = Launch::new(wgpu, op, args, None)?;
     let most = launch.tokens_at_once()?;
     for first in (0..launch.rows).step_by(most) {
         launch.tokens(&mut builder, first, most.min(launch.rows - first), workspace)?;
@@ -36,33 +36,37 @@ pub(crate) fn plan(
 }
 
 /// Everything that does not depend on which part is launched.
-struct Launch<'a> {
-    wgpu: &'a Wgpu,
+pub(crate) struct Launch<'a> {
+    pub wgpu: &'a Wgpu,
     op: &'a MlpConfig,
-    args: MlpTensors<Operand<'a>, Operand<'a>>,
-    rows: usize,
+    pub args: MlpTensors<Operand<'a>, Operand<'a>>,
+    pub rows: usize,
     strategy: Strategy,
-    reduction: Reduction,
-    activation: u32,
-    weight: u32,
-    round_each: bool,
+    pub reduction: Reduction,
+    pub activation: u32,
+    pub weight: u32,
+    pub round_each: bool,
+    /// What a neuron's activation must exceed; others are zeroed.
+    threshold: Option<f32>,
 }
 
 /// One batch of tokens and the scratch memory for it.
-struct Batch<'a> {
-    first: usize,
-    count: usize,
+pub(crate) struct Batch<'a> {
+    pub first: usize,
+    pub count: usize,
     /// What the second product reads.
-    h: Bound<'a>,
+    pub h: Bound<'a>,
     /// `n`, where it is not `x` and the first product does not make it by itself.
     n: Option<Bound<'a>>,
 }
 
 impl<'a> Launch<'a> {
-    fn new(
+    /// For valid tensors, with a threshold if neurons are selected by one.
+    pub fn new(
         wgpu: &'a Wgpu,
         op: &'a MlpConfig,
         args: MlpTensors<WgpuTensor<'a>, WgpuTensor<'a>>,
+        threshold: Option<f32>,
     ) -> Result<Launch<'a>, Error> {
         let args = operands(wgpu, op, args)?;
         let rows = args.x.layout().shape()[0];
@@ -70,7 +74,7 @@ impl<'a> Launch<'a> {
             rows,
             inputs: op.inputs,
             depth: op.depth(),
-            masked: op.masked,
+            selects: op.masked || threshold.is_some(),
             batch_invariant: op.batch_invariant,
         };
         Ok(Launch {
@@ -83,11 +87,12 @@ impl<'a> Launch<'a> {
             activation: dtype_code(op.activation_dtype),
             weight: dtype_code(op.weight_dtype),
             round_each: op.rounding == Rounding::RoundGateUp,
+            threshold,
         })
     }
 
     /// How many tokens' activations fit the bindings.
-    fn tokens_at_once(&self) -> Result<usize, Error> {
+    pub fn tokens_at_once(&self) -> Result<usize, Error> {
         let limit = self.wgpu.capabilities().storage_binding_bytes;
         let widest = self.op.inputs.max(self.op.ffn).max(1) * size_of::<f32>();
         let mut most = usize::try_from(limit).unwrap_or(usize::MAX) / widest;
@@ -106,9 +111,24 @@ impl<'a> Launch<'a> {
         count: usize,
         workspace: WgpuWorkspace<'a>,
     ) -> Result<(), Error> {
+        let batch = self.batch(first, count, workspace)?;
+        if self.op.depth() > 0 {
+            self.prepare(builder, &batch)?;
+            self.gate_up(builder, &batch)?;
+        }
+        self.down(builder, &batch)
+    }
+
+    /// So many tokens, with their scratch memory.
+    pub fn batch(
+        &self,
+        first: usize,
+        count: usize,
+        workspace: WgpuWorkspace<'a>,
+    ) -> Result<Batch<'a>, Error> {
         let (op, capabilities) = (self.op, self.wgpu.capabilities());
         if op.depth() == 0 {
-            return self.down(builder, &Batch { first, count, h: Bound::ABSENT, n: None });
+            return Ok(Batch { first, count, h: Bound::ABSENT, n: None });
         }
         let scratch = |offset, columns| {
             workspace.tensor(op.op, offset, &[count, columns], capabilities)?.whole()
@@ -126,10 +146,7 @@ impl<'a> Launch<'a> {
             Some(n) => n,
             None => self.args.x.rows(first, count)?,
         };
-        let batch = Batch { first, count, h, n };
-        self.prepare(builder, &batch)?;
-        self.gate_up(builder, &batch)?;
-        self.down(builder, &batch)
+        Ok(Batch { first, count, h, n })
     }
 }
 
@@ -169,7 +186,7 @@ fn operands<'a>(
 }
 
 /// Nothing where nothing lies: an empty range cannot be bound.
-fn whole<'a>(tensor: &Option<Operand<'a>>) -> Result<Bound<'a>, Error> {
+pub(crate) fn whole<'a>(tensor: &Option<Operand<'a>>) -> Result<Bound<'a>, Error> {
     match tensor {
         Some(tensor) if tensor.layout().elements() > 0 => tensor.whole(),
         _ => Ok(Bound::ABSENT),
@@ -182,12 +199,16 @@ fn rows<'a>(tensor: &Option<Operand<'a>>, first: usize, count: usize) -> Result<
 
 impl Launch<'_> {
     /// Whether all of these can be read in 16-byte words.
-    fn vector(&self, tensors: &[Option<Operand<'_>>]) -> bool {
+    pub fn vector(&self, tensors: &[Option<Operand<'_>>]) -> bool {
         !self.wgpu.dispatch().scalar_loads && tensors.iter().flatten().all(Operand::is_vectorisable)
     }
 
     /// One of a kernel's `[subgroup, workgroup]` by `[vector, scalar]` variants.
-    fn gemv_variant(&self, variants: [[&'static Shader; 2]; 2], vector: bool) -> &'static Shader {
+    pub fn gemv_variant(
+        &self,
+        variants: [[&'static Shader; 2]; 2],
+        vector: bool,
+    ) -> &'static Shader {
         let reduction = match self.reduction {
             Reduction::Subgroup => variants[0],
             Reduction::Workgroup => variants[1],

@@ -27,8 +27,8 @@ pub(crate) struct Shape {
     pub inputs: usize,
     /// Columns of the second product.
     pub depth: usize,
-    /// Neurons under masks, which only the tiles know.
-    pub masked: bool,
+    /// Neurons under masks or a threshold, which only the tiles know.
+    pub selects: bool,
     pub batch_invariant: bool,
 }
 
@@ -51,7 +51,7 @@ pub(crate) fn strategy(
         }
     });
     match kernel {
-        MlpKernel::Gemv if !shape.masked => Strategy::Gemv {
+        MlpKernel::Gemv if !shape.selects => Strategy::Gemv {
             tokens: tokens(shape.rows, invariant),
             gate_up_threads: threads(shape.inputs, capabilities),
             down_threads: threads(shape.depth, capabilities),
@@ -128,7 +128,7 @@ mod tests {
 
     fn choose(rows: usize, batch_invariant: bool, dispatch: WgpuDispatch) -> Strategy {
         strategy(
-            Shape { rows, inputs: 4096, depth: 11_008, masked: false, batch_invariant },
+            Shape { rows, inputs: 4096, depth: 11_008, selects: false, batch_invariant },
             &GPU,
             &dispatch,
         )
