@@ -24,6 +24,8 @@
 //! result. Its statistics are NaN in the first two cases; in the third its logits are `-inf` and its entropy NaN.
 
 mod config;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda_parameters;
 pub mod exit_head;
 pub mod merge_exit_states;
 mod philox;
@@ -39,7 +41,7 @@ pub const VOCABULARY_TILE: usize = 128;
 pub const MAX_TOP_K: usize = 64;
 
 /// A kernel that is still to be written.
-#[cfg(any(feature = "wgpu", feature = "cuda"))]
+#[cfg(feature = "wgpu")]
 fn not_yet(op: &'static str, backend: crate::error::Backend) -> crate::Error {
     let reason = "this version has no kernel for it".to_owned();
     crate::Error::Unsupported { op, backend, reason, remedy: "use the CPU backend".into() }

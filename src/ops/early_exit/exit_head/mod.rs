@@ -2,6 +2,8 @@
 
 mod arguments;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod operation;
 mod reference;
 mod validation;

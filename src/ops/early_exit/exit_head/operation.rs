@@ -1,5 +1,7 @@
 //! The heads as operations of the registry.
 
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::{ExitHead, ExitHeadArgs, ExitHeadStates, ExitHeadStatesArgs, Head, reference, sealed};
 use super::{Results, States};
 use crate::arguments::Arguments as _;
@@ -124,8 +126,7 @@ impl Operation for ExitHead {
         args: ExitHeadArgs<CudaTensor<'_>, CudaTensorMut<'_>>,
         workspace: CudaWorkspace<'_>,
     ) -> Result<(), Error> {
-        let _ = (cuda, stream, args, workspace);
-        Err(crate::ops::early_exit::not_yet(Self::NAME, crate::error::Backend::Cuda))
+        cuda.exit_head(stream, self, args, workspace)
     }
 
     #[cfg(feature = "cuda")]
@@ -133,10 +134,10 @@ impl Operation for ExitHead {
         &self,
         cuda: &Cuda,
         args: &ExitHeadArgs<Layout, Layout>,
-        aligned: bool,
+        _aligned: bool,
     ) -> Result<CudaPlan, Error> {
-        let _ = (cuda, args, aligned);
-        Err(crate::ops::early_exit::not_yet(Self::NAME, crate::error::Backend::Cuda))
+        self.validate(args)?;
+        cuda::plan(cuda, &self.config, &args.hidden, args.rows.as_ref(), true)
     }
 }
 
@@ -219,8 +220,7 @@ impl Operation for ExitHeadStates {
         args: ExitHeadStatesArgs<CudaTensor<'_>, CudaTensorMut<'_>>,
         workspace: CudaWorkspace<'_>,
     ) -> Result<(), Error> {
-        let _ = (cuda, stream, args, workspace);
-        Err(crate::ops::early_exit::not_yet(Self::NAME, crate::error::Backend::Cuda))
+        cuda.exit_head_states(stream, self, args, workspace)
     }
 
     #[cfg(feature = "cuda")]
@@ -228,9 +228,9 @@ impl Operation for ExitHeadStates {
         &self,
         cuda: &Cuda,
         args: &ExitHeadStatesArgs<Layout, Layout>,
-        aligned: bool,
+        _aligned: bool,
     ) -> Result<CudaPlan, Error> {
-        let _ = (cuda, args, aligned);
-        Err(crate::ops::early_exit::not_yet(Self::NAME, crate::error::Backend::Cuda))
+        self.validate(args)?;
+        cuda::plan(cuda, &self.config, &args.hidden, args.rows.as_ref(), false)
     }
 }

@@ -1,6 +1,8 @@
 //! `merge_exit_states`: results of a head from the states of its vocabulary's tiles.
 
 pub(super) mod cpu;
+#[cfg(feature = "cuda")]
+pub(super) mod cuda;
 mod reference;
 
 use crate::arguments::{Arguments as _, arguments};
@@ -216,8 +218,8 @@ impl Operation for MergeExitStates {
         args: MergeExitStatesArgs<CudaTensor<'_>, CudaTensorMut<'_>>,
         workspace: CudaWorkspace<'_>,
     ) -> Result<(), Error> {
-        let _ = (cuda, stream, args, workspace);
-        Err(crate::ops::early_exit::not_yet(Self::NAME, crate::error::Backend::Cuda))
+        let _ = workspace;
+        cuda.merge_exit_states(stream, self, args)
     }
 
     #[cfg(feature = "cuda")]
@@ -225,10 +227,9 @@ impl Operation for MergeExitStates {
         &self,
         cuda: &Cuda,
         args: &MergeExitStatesArgs<Layout, Layout>,
-        aligned: bool,
+        _aligned: bool,
     ) -> Result<CudaPlan, Error> {
-        let _ = (cuda, args, aligned);
-        Err(crate::ops::early_exit::not_yet(Self::NAME, crate::error::Backend::Cuda))
+        cuda::plan(cuda, self, args)
     }
 }
 
