@@ -125,6 +125,31 @@ macro_rules! arguments {
                 $name { $( $field: $crate::arguments::arguments!(@layout $role self.$field), )* }
             }
 
+            /// The same set with every tensor replaced by what the closures make of it.
+            ///
+            /// # Errors
+            /// Those of the closures, the first in declaration order.
+            #[allow(unused_mut, unused_variables, reason = "an operation may lack one of the roles")]
+            pub fn try_map<ToIn, ToOut>(
+                self,
+                mut input: impl FnMut(
+                    &'static $crate::arguments::ArgumentInfo,
+                    In,
+                ) -> Result<ToIn, $crate::Error>,
+                mut output: impl FnMut(
+                    &'static $crate::arguments::ArgumentInfo,
+                    Out,
+                ) -> Result<ToOut, $crate::Error>,
+            ) -> Result<$name<ToIn, ToOut>, $crate::Error> {
+                let mut infos =
+                    <Self as $crate::arguments::Arguments<In, Out>>::INFO.iter();
+                $( let $field = {
+                    let info = infos.next().expect("one entry for each field");
+                    $crate::arguments::arguments!(@map $role info self.$field, input output)
+                }; )*
+                Ok($name { $($field),* })
+            }
+
             /// The inputs, and the layouts of the outputs: what validation of values looks at.
             pub fn inputs(&self) -> $name<In, $crate::Layout>
             where
@@ -231,6 +256,15 @@ macro_rules! arguments {
         if let Some(tensor) = $value {
             $output($info, tensor);
         }
+    };
+
+    (@map input $info:ident $value:expr, $input:ident $output:ident) => { $input($info, $value)? };
+    (@map output $info:ident $value:expr, $input:ident $output:ident) => { $output($info, $value)? };
+    (@map optional_input $info:ident $value:expr, $input:ident $output:ident) => {
+        $value.map(|tensor| $input($info, tensor)).transpose()?
+    };
+    (@map optional_output $info:ident $value:expr, $input:ident $output:ident) => {
+        $value.map(|tensor| $output($info, tensor)).transpose()?
     };
 
     (@setter input $field:ident $In:ident $Out:ident [$($doc:literal)+]) => {};

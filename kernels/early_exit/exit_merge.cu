@@ -73,7 +73,7 @@ __device__ __forceinline__ Best next_listed(const ExitMergeParams& p, const RowS
     return next;
 }
 
-extern "C" __global__ void __launch_bounds__(MERGE_THREADS)
+extern "C" __global__ void __launch_bounds__(MERGE_THREADS, 4)
     exit_merge_f32(const __grid_constant__ ExitMergeParams p) {
     SHARED_ARRAY(float, shared_values, [MERGE_WARPS]);
     SHARED_ARRAY(int32_t, shared_ids, [MERGE_WARPS]);

@@ -73,8 +73,9 @@ template <class A, class W, int N> __device__ __forceinline__ void states_dot(co
     finish_tile<W>(p, place, sums, N);
 }
 
+// Two blocks a multiprocessor: left to itself, the compiler spills for a third.
 #define STATES_KERNEL(NAME, BODY)                                                                                     \
-    extern "C" __global__ void __launch_bounds__(TILE_THREADS) NAME(const __grid_constant__ ExitStatesParams p) {     \
+    extern "C" __global__ void __launch_bounds__(TILE_THREADS, 2) NAME(const __grid_constant__ ExitStatesParams p) {  \
         BODY(p);                                                                                                      \
     }                                                                                                                 \
     SIMULATED_KERNEL(NAME)

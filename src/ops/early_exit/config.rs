@@ -238,7 +238,12 @@ impl HeadConfig {
 
     /// Room for prepared activations, as wide as the widest backend keeps them, and what else is known of a row.
     pub fn prepared_bytes(&self, rows: usize) -> usize {
-        part(rows * scratch_stride(self.hidden) * size_of::<f32>())
+        part(rows * scratch_stride(self.hidden) * size_of::<f32>()) + self.info_bytes(rows)
+    }
+
+    /// Room for what the kernels through wgpu are told of each row.
+    pub fn info_bytes(&self, rows: usize) -> usize {
+        part(rows * INFO_WORDS * size_of::<i32>())
     }
 
     /// Rows of the outputs for these inputs.
@@ -255,6 +260,9 @@ impl HeadConfig {
         }
     }
 }
+
+/// Whether there is such a row, its position, its token to gather, and one to make rows start on 16 bytes.
+pub(super) const INFO_WORDS: usize = 4;
 
 /// Parts of the workspace start where any backend may bind them.
 pub(super) const fn part(bytes: usize) -> usize {

@@ -23,6 +23,8 @@
 //! of whose logits are `-inf`, has the token -1 in every output of tokens: never an id that somebody might take for a
 //! result. Its statistics are NaN in the first two cases; in the third its logits are `-inf` and its entropy NaN.
 
+#[cfg(feature = "wgpu")]
+mod binding;
 mod config;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda_parameters;
@@ -39,10 +41,3 @@ pub const VOCABULARY_TILE: usize = 128;
 
 /// The longest list of best tokens.
 pub const MAX_TOP_K: usize = 64;
-
-/// A kernel that is still to be written.
-#[cfg(feature = "wgpu")]
-fn not_yet(op: &'static str, backend: crate::error::Backend) -> crate::Error {
-    let reason = "this version has no kernel for it".to_owned();
-    crate::Error::Unsupported { op, backend, reason, remedy: "use the CPU backend".into() }
-}

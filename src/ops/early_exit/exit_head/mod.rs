@@ -7,6 +7,8 @@ mod cuda;
 mod operation;
 mod reference;
 mod validation;
+#[cfg(feature = "wgpu")]
+mod wgpu;
 
 use std::hash::Hash;
 use std::marker::PhantomData;

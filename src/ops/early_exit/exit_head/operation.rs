@@ -114,8 +114,7 @@ impl Operation for ExitHead {
         args: ExitHeadArgs<WgpuTensor<'_>, WgpuTensor<'_>>,
         workspace: WgpuWorkspace<'_>,
     ) -> Result<Plan, Error> {
-        let _ = (wgpu, args, workspace);
-        Err(crate::ops::early_exit::not_yet(Self::NAME, crate::error::Backend::Wgpu))
+        wgpu.plan_exit_head(self, args, workspace)
     }
 
     #[cfg(feature = "cuda")]
@@ -208,8 +207,7 @@ impl Operation for ExitHeadStates {
         args: ExitHeadStatesArgs<WgpuTensor<'_>, WgpuTensor<'_>>,
         workspace: WgpuWorkspace<'_>,
     ) -> Result<Plan, Error> {
-        let _ = (wgpu, args, workspace);
-        Err(crate::ops::early_exit::not_yet(Self::NAME, crate::error::Backend::Wgpu))
+        wgpu.plan_exit_head_states(self, args, workspace)
     }
 
     #[cfg(feature = "cuda")]

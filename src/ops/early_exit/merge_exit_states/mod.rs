@@ -4,6 +4,8 @@ pub(super) mod cpu;
 #[cfg(feature = "cuda")]
 pub(super) mod cuda;
 mod reference;
+#[cfg(feature = "wgpu")]
+pub(super) mod wgpu;
 
 use crate::arguments::{Arguments as _, arguments};
 use crate::backend::cpu::{Cpu, Workspace};
@@ -204,10 +206,9 @@ impl Operation for MergeExitStates {
         &self,
         wgpu: &Wgpu,
         args: MergeExitStatesArgs<WgpuTensor<'_>, WgpuTensor<'_>>,
-        workspace: WgpuWorkspace<'_>,
+        _workspace: WgpuWorkspace<'_>,
     ) -> Result<Plan, Error> {
-        let _ = (wgpu, args, workspace);
-        Err(crate::ops::early_exit::not_yet(Self::NAME, crate::error::Backend::Wgpu))
+        wgpu.plan_merge_exit_states(self, args)
     }
 
     #[cfg(feature = "cuda")]
@@ -216,9 +217,8 @@ impl Operation for MergeExitStates {
         cuda: &Cuda,
         stream: &std::sync::Arc<cudarc::driver::CudaStream>,
         args: MergeExitStatesArgs<CudaTensor<'_>, CudaTensorMut<'_>>,
-        workspace: CudaWorkspace<'_>,
+        _workspace: CudaWorkspace<'_>,
     ) -> Result<(), Error> {
-        let _ = workspace;
         cuda.merge_exit_states(stream, self, args)
     }
 
