@@ -14,6 +14,8 @@ mod cuda_movement;
 mod cuda_nvrtc;
 #[cfg(feature = "cuda")]
 mod cuda_support;
+mod early_exit;
+mod early_exit_input;
 mod goldens;
 mod movement;
 mod properties;

@@ -16,17 +16,22 @@ const ROUNDS: usize = 10;
 #[inline(always)]
 pub(crate) fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     for _ in 0..ROUNDS {
-        let product = |lane: usize| u64::from(MULTIPLIERS[lane]) * u64::from(counter[2 * lane]);
-        let (first, second) = (product(0), product(1));
-        counter = [
-            (second >> 32) as u32 ^ counter[1] ^ key[0],
-            second as u32,
-            (first >> 32) as u32 ^ counter[3] ^ key[1],
-            first as u32,
-        ];
+        counter = round(counter, key);
         key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
     }
     counter
+}
+
+#[inline(always)]
+fn round(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
+    let product = |lane: usize| u64::from(MULTIPLIERS[lane]) * u64::from(counter[2 * lane]);
+    let (first, second) = (product(0), product(1));
+    [
+        (second >> 32) as u32 ^ counter[1] ^ key[0],
+        second as u32,
+        (first >> 32) as u32 ^ counter[3] ^ key[1],
+        first as u32,
+    ]
 }
 
 /// Bits for the four tokens from `4 * quad` on: the counter is (position, quad, purpose, 0).
@@ -51,14 +56,61 @@ pub(crate) fn gumbel_exact(bits: u32) -> f64 {
     -(-(-f64::from(uniform(bits))).ln_1p()).ln()
 }
 
-/// The same in f32.
+/// The same in f32, of arithmetic that compilers turn into vectors.
 #[inline(always)]
 pub(crate) fn gumbel(bits: u32) -> f32 {
-    -(-(-uniform(bits)).ln_1p()).ln()
+    let u = uniform(bits);
+    // What `1 - u` loses by being rounded comes back to first order; all of `u`, where `1 - u` is 1.
+    let rest = 1.0 - u;
+    let exponential = (u - (1.0 - rest)) / rest - ln(rest);
+    -ln(exponential)
 }
 
-/// No noise is larger: `-ln(2^-33)`.
-pub(crate) const MAX_GUMBEL: f32 = 22.9;
+/// The logarithm of a positive normal number.
+///
+/// `ln(m 2^e) = ln(m) + e ln(2)` with `m` between `sqrt(1/2)` and `sqrt(2)`, and `ln(m) = 2 atanh((m - 1) / (m + 1))` by
+/// its series, the first term left out of which is 1e-9.
+#[inline(always)]
+fn ln(x: f32) -> f32 {
+    /// Bits of `sqrt(1/2)`, from which on the exponent counts as one more.
+    const ROOT: u32 = 0x3F35_04F3;
+    /// ln(2) in two parts; products of the first with small integers are exact.
+    const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
+    let exponent = (x.to_bits().wrapping_sub(ROOT) as i32) >> 23;
+    let m = f32::from_bits(x.to_bits().wrapping_sub((exponent << 23) as u32));
+    let z = (m - 1.0) / (m + 1.0);
+    let square = z * z;
+    let series = 2.0 / 3.0 + square * (2.0 / 5.0 + square * (2.0 / 7.0 + square * (2.0 / 9.0)));
+    let e = exponent as f32;
+    (z * square * series + e * LN_2[1]) + 2.0 * z + e * LN_2[0]
+}
+
+/// Noise for `QUADS * 4` tokens from `4 * first` on; `noise[word][quad]` is that of token `4 * (first + quad) + word`.
+#[inline(always)]
+pub(crate) fn gumbel_quads<const QUADS: usize>(
+    seed: u64,
+    position: i32,
+    first: u32,
+) -> [[f32; QUADS]; 4] {
+    let mut counters = [[0u32; QUADS]; 4];
+    for quad in 0..QUADS {
+        counters[0][quad] = position as u32;
+        counters[1][quad] = first + quad as u32;
+        counters[2][quad] = Purpose::Token as u32;
+    }
+    let mut key = [seed as u32, (seed >> 32) as u32];
+    for _ in 0..ROUNDS {
+        // One counter after another: the compiler makes vectors of the loop.
+        for quad in 0..QUADS {
+            let next = round(std::array::from_fn(|word| counters[word][quad]), key);
+            for word in 0..4 {
+                counters[word][quad] = next[word];
+            }
+        }
+        key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
+    }
+    counters.map(|bits| bits.map(gumbel))
+}
 
 #[cfg(test)]
 mod tests {
@@ -85,15 +137,23 @@ mod tests {
     fn uniform_numbers_stay_inside_the_interval() {
         assert_eq!(uniform(0), 2f32.powi(-33));
         assert_eq!(uniform(u32::MAX), 1.0 - 2f32.powi(-24));
-        assert!(gumbel(0) <= MAX_GUMBEL && gumbel(u32::MAX).is_finite());
-        assert!(gumbel_exact(0) <= f64::from(MAX_GUMBEL));
+        assert!((22.8..22.9).contains(&gumbel_exact(0)) && gumbel(u32::MAX).is_finite());
     }
 
     #[test]
     fn gumbel_noise_in_f32_is_that_in_f64() {
         for index in 0..100_000u32 {
-            let bits = index.wrapping_mul(0x9E37_79B9);
+            let bits = index.wrapping_mul(0x9E37_79B9) >> (index % 32);
             assert!((f64::from(gumbel(bits)) - gumbel_exact(bits)).abs() < 4e-6, "{bits:#x}");
+        }
+    }
+
+    #[test]
+    fn quads_side_by_side_have_the_noise_of_each() {
+        let noise = gumbel_quads::<5>(7, 3, 11);
+        for quad in 0..5 {
+            let bits = token_bits(7, 3, 11 + quad as u32, Purpose::Token);
+            assert_eq!(bits.map(gumbel), std::array::from_fn(|word| noise[word][quad]));
         }
     }
 

@@ -29,8 +29,13 @@ const CHUNKS_PER_THREAD: usize = 8;
 const MIN_STREAM_BYTES: usize = 64 << 10;
 /// Sums that stay in the second-level cache beside the rows: 128 KiB.
 const MAX_SUMS: usize = 1 << 15;
-/// Rows that meet the weights at once; more find them in the second-level cache.
-const BLOCK_ROWS: usize = 64;
+/// Rows of activations that meet a row of weights at once.
+const BATCH_ROWS: usize = 8;
+/// Activations that stay in the first-level cache while weights pass by.
+const BLOCK_BYTES: usize = 36 << 10;
+const MAX_BLOCK_ROWS: usize = 64;
+/// Weights that stay in the second-level cache while blocks of activations pass by.
+const CACHED_BYTES: usize = 512 << 10;
 
 /// `args` are valid.
 pub(super) fn head(
@@ -94,10 +99,17 @@ impl Strategy {
     fn new(op: &HeadConfig, rows: usize, threads: usize) -> Strategy {
         let products = (op.vocabulary * op.hidden).saturating_mul(rows);
         let threads = (products / MIN_PRODUCTS_PER_THREAD).clamp(1, threads.max(1));
-        let block = rows.min(BLOCK_ROWS);
+        let operand_bytes = op.hidden * op.activation_dtype.size();
+        let fitting = BLOCK_BYTES / operand_bytes / BATCH_ROWS * BATCH_ROWS;
+        let block = rows.min(fitting.clamp(BATCH_ROWS, MAX_BLOCK_ROWS));
         let even = op.vocabulary.div_ceil(threads * CHUNKS_PER_THREAD);
-        let shortest = MIN_STREAM_BYTES.div_ceil(op.hidden * op.weight_dtype.size());
-        let chunk = even.max(shortest).min(MAX_SUMS / block).next_multiple_of(VOCABULARY_TILE);
+        let row_bytes = op.hidden * op.weight_dtype.size();
+        // The next block of rows finds the weights in the second-level cache.
+        let most = if rows > block { CACHED_BYTES / row_bytes } else { usize::MAX };
+        let chunk = even.max(MIN_STREAM_BYTES.div_ceil(row_bytes)).min(MAX_SUMS / block).min(most);
+        // An odd number of tiles: rows of sums that are a power of two apart would fall on few sets of the cache.
+        let tiles = chunk.div_ceil(VOCABULARY_TILE).max(1);
+        let chunk = (tiles - usize::from(tiles.is_multiple_of(2))) * VOCABULARY_TILE;
         Strategy { threads, chunk, block }
     }
 }

@@ -9,7 +9,7 @@ use crate::backend::cpu::instructions::{Leaf, MAX_LANES, Vectors};
 use crate::backend::cpu::silu::exp_of_negative;
 use crate::ops::early_exit::config::HeadConfig;
 use crate::ops::early_exit::merge_exit_states::cpu::insert;
-use crate::ops::early_exit::philox::{MAX_GUMBEL, Purpose, gumbel, token_bits};
+use crate::ops::early_exit::philox::gumbel_quads;
 use crate::ops::early_exit::state::{token, value};
 use crate::ops::early_exit::{MAX_TOP_K, VOCABULARY_TILE};
 
@@ -47,11 +47,18 @@ impl<V: Vectors> Leaf for Summarise<'_, V> {
         let Summarise { v, tile, row, ids, sums } = self;
         for (index, sums) in sums.chunks(VOCABULARY_TILE).enumerate() {
             let first = ids.start + index * VOCABULARY_TILE;
-            let mut logits = [f32::NEG_INFINITY; VOCABULARY_TILE];
-            tile.logits(v, first, sums, &mut logits);
-            if !row.is_selected {
-                logits[..sums.len()].fill(f32::NAN);
-            }
+            let mut finished = [f32::NEG_INFINITY; VOCABULARY_TILE];
+            let logits = match <&[f32; VOCABULARY_TILE]>::try_from(sums) {
+                Ok(sums) if row.is_selected && tile.is_plain(first) => sums,
+                _ if row.is_selected => {
+                    tile.logits(v, first, sums, &mut finished);
+                    &finished
+                }
+                _ => {
+                    finished[..sums.len()].fill(f32::NAN);
+                    &finished
+                }
+            };
             if let Some(output) = tile.logits {
                 for at in (0..sums.len()).step_by(V::LANES) {
                     let vector = v.load_slice(&logits[at..]);
@@ -63,12 +70,20 @@ impl<V: Vectors> Leaf for Summarise<'_, V> {
             // SAFETY: this chunk's tiles of this row.
             let (values, tokens) =
                 unsafe { (tile.values.row(number, row.index), tile.tokens.row(number, row.index)) };
-            tile.summarise(v, first, &logits, row, (values, tokens));
+            tile.summarise(v, first, logits, row, (values, tokens));
         }
     }
 }
 
 impl Tile<'_> {
+    /// Whether sums of the tile from `first` on are logits as they are.
+    #[inline(always)]
+    fn is_plain(&self, first: usize) -> bool {
+        self.bias.is_none()
+            && self.op.softcap().is_none()
+            && first + VOCABULARY_TILE <= self.op.valid_rows()
+    }
+
     /// Bias, cap and mask.
     #[inline(always)]
     fn logits<V: Vectors>(
@@ -102,7 +117,7 @@ impl Tile<'_> {
         (values, tokens): (&mut [f32], &mut [i32]),
     ) {
         let id = |index: usize| (self.op.vocab_offset + first + index) as i32;
-        let (index, max, second) = two_largest(v, logits);
+        let [max, second] = two_largest(v, logits);
         let [sum, weighted] = sums_below(v, logits, max);
         if sum.is_nan() || !row.is_selected {
             values.fill(f32::NAN);
@@ -118,7 +133,7 @@ impl Tile<'_> {
         if max == f32::NEG_INFINITY {
             return;
         }
-        tokens[token::MAX] = id(index);
+        tokens[token::MAX] = first_of(logits, max).map_or(-1, id);
         if let Some(gather) = row.gather {
             let index = i64::from(gather) - (self.op.vocab_offset + first) as i64;
             let logit = usize::try_from(index).ok().and_then(|index| logits.get(index));
@@ -138,30 +153,25 @@ impl Tile<'_> {
     }
 
     /// The best score, and whose it is.
+    #[inline(always)]
     fn sample(
         &self,
         first: usize,
         logits: &[f32; VOCABULARY_TILE],
         position: i32,
     ) -> (f32, Option<usize>) {
+        const QUADS: usize = VOCABULARY_TILE / 4;
+        let quad = ((self.op.vocab_offset + first) / 4) as u32;
+        let noise = gumbel_quads::<QUADS>(self.op.seed, position, quad);
         let inv_temperature = self.op.inv_temperature();
-        let (mut best, mut winner) = (f32::NEG_INFINITY, None);
-        for (quad, logits) in logits.chunks_exact(4).enumerate() {
-            let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            // No noise could make up for it. (Written so that a masked quad does not pass, either.)
-            if !(largest > f32::NEG_INFINITY && largest * inv_temperature + MAX_GUMBEL > best) {
-                continue;
-            }
-            let counter = ((self.op.vocab_offset + first) / 4 + quad) as u32;
-            let bits = token_bits(self.op.seed, position, counter, Purpose::Token);
-            for (lane, &logit) in logits.iter().enumerate() {
-                let score = logit * inv_temperature + gumbel(bits[lane]);
-                if logit > f32::NEG_INFINITY && score > best {
-                    (best, winner) = (score, Some(4 * quad + lane));
-                }
+        let mut scores = [f32::NEG_INFINITY; VOCABULARY_TILE];
+        for (index, (score, &logit)) in scores.iter_mut().zip(logits).enumerate() {
+            if logit > f32::NEG_INFINITY {
+                *score = logit * inv_temperature + noise[index % 4][index / 4];
             }
         }
-        (best, winner)
+        let best = scores.iter().copied().fold(f32::NEG_INFINITY, larger);
+        (best, first_of(&scores, best).filter(|_| best > f32::NEG_INFINITY))
     }
 }
 
@@ -175,31 +185,50 @@ fn soften<V: Vectors>(v: V, x: V::Vector, cap: f32) -> V::Vector {
     v.select_less(x, v.splat(0.0), v.sub(v.splat(0.0), tanh), tanh)
 }
 
-/// The lowest index of the largest logit, that logit, and the second largest. NaN is passed over.
+/// The larger of two numbers that are not NaN; `f32::max` takes care of more.
 #[inline(always)]
-fn two_largest<V: Vectors>(v: V, logits: &[f32; VOCABULARY_TILE]) -> (usize, f32, f32) {
+fn larger(a: f32, b: f32) -> f32 {
+    if a > b { a } else { b }
+}
+
+/// The lowest index of this number.
+#[inline(always)]
+fn first_of(numbers: &[f32; VOCABULARY_TILE], number: f32) -> Option<usize> {
+    let (chunks, _) = numbers.as_chunks::<MAX_LANES>();
+    // Whole vectors first, without a branch for each number.
+    let holds = |chunk: &[f32; MAX_LANES]| {
+        chunk.iter().fold(false, |found, &candidate| found | (candidate == number))
+    };
+    let chunk = chunks.iter().position(holds)?;
+    let place = chunks[chunk].iter().position(|&candidate| candidate == number)?;
+    Some(chunk * MAX_LANES + place)
+}
+
+/// The largest logit and the second largest. NaN is passed over.
+#[inline(always)]
+fn two_largest<V: Vectors>(v: V, logits: &[f32; VOCABULARY_TILE]) -> [f32; 2] {
     let lowest = v.splat(f32::NEG_INFINITY);
-    let (mut max, mut second, mut place) = (lowest, lowest, v.splat(0.0));
+    let (mut max, mut second) = (lowest, lowest);
     for at in (0..VOCABULARY_TILE).step_by(V::LANES) {
         let x = v.load_slice(&logits[at..at + V::LANES]);
-        let larger = v.select_less(second, x, x, second);
-        second = v.select_less(max, x, max, larger);
-        place = v.select_less(max, x, v.splat(at as f32), place);
+        let beaten = v.select_less(max, x, max, x);
+        second = v.select_less(second, beaten, beaten, second);
         max = v.select_less(max, x, x, max);
     }
-    let mut lanes = [[0f32; MAX_LANES]; 3];
-    for (lanes, vector) in lanes.iter_mut().zip([max, second, place]) {
-        v.store_slice(vector, &mut lanes[..V::LANES]);
-    }
-    let (mut index, mut best, mut next) = (0, f32::NEG_INFINITY, f32::NEG_INFINITY);
-    for lane in 0..V::LANES {
-        let (max, candidate) = (lanes[0][lane], lane + lanes[2][lane] as usize);
-        next = next.max(lanes[1][lane]).max(best.min(max));
-        if max > best || (max == best && candidate < index) {
-            (best, index) = (max, candidate);
+    let (mut first, mut next) = ([f32::NEG_INFINITY; MAX_LANES], [f32::NEG_INFINITY; MAX_LANES]);
+    v.store_slice(max, &mut first[..V::LANES]);
+    v.store_slice(second, &mut next[..V::LANES]);
+    let mut lanes = MAX_LANES;
+    while lanes > 1 {
+        lanes /= 2;
+        for lane in 0..lanes {
+            let (a, b) = (first[lane], first[lane + lanes]);
+            let beaten = if a > b { b } else { a };
+            next[lane] = larger(larger(next[lane], next[lane + lanes]), beaten);
+            first[lane] = larger(a, b);
         }
     }
-    (index, best, next)
+    [first[0], next[0]]
 }
 
 /// `sum exp(x - max)` and `sum (x - max) exp(x - max)`; NaN if a logit is NaN or `+inf`.
