@@ -340,6 +340,15 @@ mod tests {
         let (layouts, inputs) = (kinds.layouts(), kinds.inputs());
         assert_eq!((layouts.ids, layouts.mask), (Some(layout(&[3])), Some(layout(&[4]))));
         assert_eq!((inputs.ids, inputs.mask), (layouts.ids, layouts.mask));
+        let lengths = kinds.try_map(
+            |_, layout| Ok(layout.elements()),
+            |info, layout| match layout.elements() {
+                0 => crate::arguments::require("op", info, None),
+                length => Ok(length),
+            },
+        );
+        let lengths = lengths.unwrap();
+        assert_eq!((lengths.rows, lengths.ids, lengths.mask), (2, Some(3), Some(4)));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 // state_values  [tiles, M, 6 + k]  f32      state_tokens  [tiles, M, 2 + k]  int32_t      any of the results, by row
 //
 // grid  (M)   block 128 = 4 warps; a block owns a row, a thread every 128th tile
-// shared  96 bytes, for exchange across warps
+// shared  272 bytes, for exchange across warps
 // What is chosen is chosen by a total order on (value, -id). Sums are in f32 in an order that the number of tiles fixes.
 // The k best are found one after the other, each the first behind the last in that order: tiles' lists are sorted, so
 // that a thread looks at few entries of each.

@@ -16,9 +16,25 @@ use crate::layout::Layout;
 use crate::operation::Operation as _;
 use crate::ops::early_exit::config::HeadConfig;
 use crate::ops::early_exit::cuda_parameters::{ExitPrepareParams, ExitStatesParams};
-use crate::ops::early_exit::merge_exit_states::cuda as merge;
+use crate::ops::early_exit::merge_exit_states::cuda::{self as merge, bind_results};
 use crate::ops::early_exit::state;
 use crate::ops::silu_mlp::mlp::config::scratch_stride;
+
+/// Pointers of a head's inputs and of its logits: a macro, since both heads' argument structs have these fields.
+macro_rules! bind_inputs {
+    ($binder:ident, $args:ident) => {
+        Inputs {
+            hidden: $binder.input("hidden", &$args.hidden)?,
+            head_weight: $binder.input("head_weight", &$args.head_weight)?,
+            norm_weight: $binder.optional_input("norm_weight", &$args.norm_weight)?,
+            head_bias: $binder.optional_input("head_bias", &$args.head_bias)?,
+            rows: $binder.optional_input("rows", &$args.rows)?,
+            positions: $binder.optional_input("positions", &$args.positions)?,
+            gather_tokens: $binder.optional_input("gather_tokens", &$args.gather_tokens)?,
+            logits: $binder.optional_output("logits", &mut $args.logits)?,
+        }
+    };
+}
 
 impl Cuda {
     /// Enqueues [`ExitHead`] on the caller's stream: two launches, and one more for a norm.
@@ -41,27 +57,8 @@ impl Cuda {
         }
         let states = state::layouts(config.tiles(), rows, config.top_k)?;
         let mut binder = Binder::new(self, config.op, stream)?;
-        let inputs = Inputs {
-            hidden: binder.input("hidden", &args.hidden)?,
-            head_weight: binder.input("head_weight", &args.head_weight)?,
-            norm_weight: binder.optional_input("norm_weight", &args.norm_weight)?,
-            head_bias: binder.optional_input("head_bias", &args.head_bias)?,
-            rows: binder.optional_input("rows", &args.rows)?,
-            positions: binder.optional_input("positions", &args.positions)?,
-            gather_tokens: binder.optional_input("gather_tokens", &args.gather_tokens)?,
-            logits: binder.optional_output("logits", &mut args.logits)?,
-        };
-        let results = merge::Results {
-            token: binder.optional_output("token", &mut args.token)?,
-            max_logit: binder.optional_output("max_logit", &mut args.max_logit)?,
-            second_logit: binder.optional_output("second_logit", &mut args.second_logit)?,
-            log_sum_exp: binder.optional_output("log_sum_exp", &mut args.log_sum_exp)?,
-            entropy: binder.optional_output("entropy", &mut args.entropy)?,
-            top_tokens: binder.optional_output("top_tokens", &mut args.top_tokens)?,
-            top_logits: binder.optional_output("top_logits", &mut args.top_logits)?,
-            gathered_logit: binder.optional_output("gathered_logit", &mut args.gathered_logit)?,
-            sampled_token: binder.optional_output("sampled_token", &mut args.sampled_token)?,
-        };
+        let inputs = bind_inputs!(binder, args);
+        let results = bind_results!(binder, args);
         let scratch = binder.workspace(&mut workspace, op.workspace_bytes(&layouts))?;
         binder.finish()?;
         let [values_bytes, tokens_bytes] = config.states_bytes(rows).map(|bytes| bytes as u64);
@@ -111,16 +108,7 @@ impl Cuda {
             return Ok(());
         }
         let mut binder = Binder::new(self, config.op, stream)?;
-        let inputs = Inputs {
-            hidden: binder.input("hidden", &args.hidden)?,
-            head_weight: binder.input("head_weight", &args.head_weight)?,
-            norm_weight: binder.optional_input("norm_weight", &args.norm_weight)?,
-            head_bias: binder.optional_input("head_bias", &args.head_bias)?,
-            rows: binder.optional_input("rows", &args.rows)?,
-            positions: binder.optional_input("positions", &args.positions)?,
-            gather_tokens: binder.optional_input("gather_tokens", &args.gather_tokens)?,
-            logits: binder.optional_output("logits", &mut args.logits)?,
-        };
+        let inputs = bind_inputs!(binder, args);
         let state_values = binder.output("state_values", &mut args.state_values)?;
         let state_tokens = binder.output("state_tokens", &mut args.state_tokens)?;
         let scratch = binder.workspace(&mut workspace, op.workspace_bytes(&layouts))?;

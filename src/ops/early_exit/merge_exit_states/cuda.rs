@@ -16,6 +16,24 @@ use crate::layout::Layout;
 use crate::operation::Operation as _;
 use crate::ops::early_exit::cuda_parameters::ExitMergeParams;
 
+/// Pointers of the results: a macro, since a head's argument struct has these fields as well.
+macro_rules! bind_results {
+    ($binder:ident, $args:ident) => {
+        $crate::ops::early_exit::merge_exit_states::cuda::Results {
+            token: $binder.optional_output("token", &mut $args.token)?,
+            max_logit: $binder.optional_output("max_logit", &mut $args.max_logit)?,
+            second_logit: $binder.optional_output("second_logit", &mut $args.second_logit)?,
+            log_sum_exp: $binder.optional_output("log_sum_exp", &mut $args.log_sum_exp)?,
+            entropy: $binder.optional_output("entropy", &mut $args.entropy)?,
+            top_tokens: $binder.optional_output("top_tokens", &mut $args.top_tokens)?,
+            top_logits: $binder.optional_output("top_logits", &mut $args.top_logits)?,
+            gathered_logit: $binder.optional_output("gathered_logit", &mut $args.gathered_logit)?,
+            sampled_token: $binder.optional_output("sampled_token", &mut $args.sampled_token)?,
+        }
+    };
+}
+pub(in crate::ops::early_exit) use bind_results;
+
 impl Cuda {
     /// Enqueues [`MergeExitStates`] on the caller's stream, one launch.
     ///
@@ -36,17 +54,7 @@ impl Cuda {
         let mut binder = Binder::new(self, op.op, stream)?;
         let state_values = binder.input("state_values", &args.state_values)?;
         let state_tokens = binder.input("state_tokens", &args.state_tokens)?;
-        let results = Results {
-            token: binder.optional_output("token", &mut args.token)?,
-            max_logit: binder.optional_output("max_logit", &mut args.max_logit)?,
-            second_logit: binder.optional_output("second_logit", &mut args.second_logit)?,
-            log_sum_exp: binder.optional_output("log_sum_exp", &mut args.log_sum_exp)?,
-            entropy: binder.optional_output("entropy", &mut args.entropy)?,
-            top_tokens: binder.optional_output("top_tokens", &mut args.top_tokens)?,
-            top_logits: binder.optional_output("top_logits", &mut args.top_logits)?,
-            gathered_logit: binder.optional_output("gathered_logit", &mut args.gathered_logit)?,
-            sampled_token: binder.optional_output("sampled_token", &mut args.sampled_token)?,
-        };
+        let results = bind_results!(binder, args);
         binder.finish()?;
         let call = Call {
             top_k: op.top_k,

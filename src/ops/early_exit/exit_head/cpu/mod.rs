@@ -3,6 +3,8 @@
 
 mod tile;
 
+use std::ops::Range;
+
 use tile::{Row, Tile};
 
 use super::{ExitHeadArgs, ExitHeadStatesArgs};
@@ -148,28 +150,33 @@ impl ProductJob for HeadJob<'_> {
 
     fn run<V: Vectors, P: Products<V>>(self, v: V, p: P) {
         let HeadJob { op, rows, mut args, scratch, strategy } = self;
-        let Strategy { threads, chunk: chunk_rows, block } = strategy;
         let stride = Activations::<P::Operand>::stride(op.hidden);
         let operands_bytes = Workspace::bytes_for::<P::Operand>(rows * stride);
         let (operands, sums) = scratch.split_at_mut(operands_bytes);
         let operands: &mut [P::Operand] = &mut bytemuck::cast_slice_mut(operands)[..rows * stride];
         let head = HeadRows {
-            v,
             op,
             x: FloatRows::new(args.hidden),
             x_rows: args.hidden.layout().shape()[0],
             norm_weight: args.norm_weight.map(FloatRows::new),
             rows: args.rows.map(integers),
+            positions: args.positions.map(integers),
+            gather_tokens: args.gather_tokens.map(integers),
         };
-        {
-            let operands = Shared::new(&mut *operands);
-            for_each_chunk(threads, rows, &|_, row| {
-                // SAFETY: each row is prepared once.
-                let operand = unsafe { operands.slice(row * stride..(row + 1) * stride) };
-                p.enter(v, Prepare { head: &head, row, operand });
-            });
-        }
-        let matrix = Matrix::<P::Weight>::new(args.head_weight);
+        let shared = Shared::new(&mut *operands);
+        for_each_chunk(strategy.threads, rows, &|_, row| {
+            // SAFETY: each row is prepared once.
+            let operand = unsafe { shared.slice(row * stride..(row + 1) * stride) };
+            p.enter(v, Prepare { v, head: &head, row, operand });
+        });
+        let product = Product {
+            tokens: (v, p),
+            head: &head,
+            weight: Matrix::new(args.head_weight),
+            operands,
+            stride,
+            rows,
+        };
         let tile = Tile {
             op,
             bias: args.head_bias.map(FloatRows::new),
@@ -177,44 +184,50 @@ impl ProductJob for HeadJob<'_> {
             values: StatesMut::new(&mut args.state_values),
             tokens: StatesMut::new(&mut args.state_tokens),
         };
-        let (positions, gather) = (args.positions.map(integers), args.gather_tokens.map(integers));
-        let row = |row: usize| Row {
-            index: row,
-            is_selected: head.source(row).is_some(),
-            position: positions.map(|positions| positions[row]),
-            gather: gather.map(|tokens| tokens[row]),
-        };
-        let sums: &mut [f32] = bytemuck::cast_slice_mut(sums);
-        let slot_sums = block * chunk_rows;
-        let sums = Shared::new(sums);
-        for_each_chunk(threads, op.vocabulary.div_ceil(chunk_rows), &|slot, index| {
-            let ids = chunk(op.vocabulary, chunk_rows, index);
-            for first in (0..rows).step_by(block) {
-                let count = block.min(rows - first);
-                // SAFETY: a slot's chunks run one after another, and nobody else uses its sums.
-                let sums = unsafe { sums.slice(slot * slot_sums..(slot + 1) * slot_sums) };
-                let activations = Activations::new(&operands[first * stride..], count, op.hidden);
-                let (matrices, weights) = (&[matrix], ids.clone());
-                let tokens = (v, p);
-                p.enter(
-                    v,
-                    SumRows { tokens, matrices, rows: weights, activations, sums: &mut *sums },
-                );
-                for at in 0..count {
-                    let sums = &sums[at * ids.len()..][..ids.len()];
-                    p.enter(
-                        v,
-                        tile::Summarise {
-                            v,
-                            tile: &tile,
-                            row: row(first + at),
-                            ids: ids.clone(),
-                            sums,
-                        },
-                    );
-                }
-            }
+        let slot_sums = strategy.block * strategy.chunk;
+        let sums = Shared::new(bytemuck::cast_slice_mut(sums));
+        let chunks = op.vocabulary.div_ceil(strategy.chunk);
+        for_each_chunk(strategy.threads, chunks, &|slot, index| {
+            // SAFETY: a slot's chunks run one after another, and nobody else uses its sums.
+            let sums = unsafe { sums.slice(slot * slot_sums..(slot + 1) * slot_sums) };
+            let ids = chunk(op.vocabulary, strategy.chunk, index);
+            product.summarise(&tile, ids, strategy.block, sums);
         });
+    }
+}
+
+/// The weight and what it is multiplied with.
+struct Product<'a, V: Vectors, P: Products<V>> {
+    tokens: (V, P),
+    head: &'a HeadRows<'a>,
+    weight: Matrix<'a, P::Weight>,
+    /// Rows of operands, `stride` apart.
+    operands: &'a [P::Operand],
+    stride: usize,
+    rows: usize,
+}
+
+impl<V: Vectors, P: Products<V>> Product<'_, V, P> {
+    /// States of the tiles that `ids`, rows of the weight, are made of; `block` rows of activations at a time.
+    fn summarise(&self, tile: &Tile<'_>, ids: Range<usize>, block: usize, sums: &mut [f32]) {
+        let (v, p) = self.tokens;
+        for first in (0..self.rows).step_by(block) {
+            let count = block.min(self.rows - first);
+            let operands = &self.operands[first * self.stride..];
+            let leaf = SumRows {
+                tokens: self.tokens,
+                matrices: &[self.weight],
+                rows: ids.clone(),
+                activations: Activations::new(operands, count, self.head.op.hidden),
+                sums: &mut *sums,
+            };
+            p.enter(v, leaf);
+            for at in 0..count {
+                let sums = &sums[at * ids.len()..][..ids.len()];
+                let row = self.head.row(first + at);
+                p.enter(v, tile::Summarise { v, tile, row, ids: ids.clone(), sums });
+            }
+        }
     }
 }
 
@@ -224,16 +237,26 @@ fn integers(tensor: TensorRef<'_>) -> &[i32] {
 }
 
 /// The rows that are multiplied with the weight.
-struct HeadRows<'a, V> {
-    v: V,
+struct HeadRows<'a> {
     op: &'a HeadConfig,
     x: FloatRows<'a>,
     x_rows: usize,
     norm_weight: Option<FloatRows<'a>>,
     rows: Option<&'a [i32]>,
+    positions: Option<&'a [i32]>,
+    gather_tokens: Option<&'a [i32]>,
 }
 
-impl<V> HeadRows<'_, V> {
+impl HeadRows<'_> {
+    fn row(&self, row: usize) -> Row {
+        Row {
+            index: row,
+            is_selected: self.source(row).is_some(),
+            position: self.positions.map(|positions| positions[row]),
+            gather: self.gather_tokens.map(|tokens| tokens[row]),
+        }
+    }
+
     /// The row of `hidden` that is meant, if there is one.
     fn source(&self, row: usize) -> Option<usize> {
         let source = match self.rows {
@@ -246,7 +269,8 @@ impl<V> HeadRows<'_, V> {
 
 /// Selects, normalises and converts a row.
 struct Prepare<'a, V, T> {
-    head: &'a HeadRows<'a, V>,
+    v: V,
+    head: &'a HeadRows<'a>,
     row: usize,
     operand: &'a mut [T],
 }
@@ -254,8 +278,8 @@ struct Prepare<'a, V, T> {
 impl<V: Vectors, T: Float> Leaf for Prepare<'_, V, T> {
     #[inline(always)]
     fn run(self) {
-        let Prepare { head, row, operand } = self;
-        let (v, columns) = (head.v, head.op.hidden);
+        let Prepare { v, head, row, operand } = self;
+        let columns = head.op.hidden;
         operand.fill(bytemuck::Zeroable::zeroed());
         let Some(source) = head.source(row) else { return };
         let norm = head.op.norm.zip(head.norm_weight);
