@@ -125,6 +125,31 @@ macro_rules! arguments {
                 $name { $( $field: $crate::arguments::arguments!(@layout $role self.$field), )* }
             }
 
+            /// The same set with every tensor replaced by what the closures make of it.
+            ///
+            /// # Errors
+            /// Those of the closures, the first in declaration order.
+            #[allow(unused_mut, unused_variables, reason = "an operation may lack one of the roles")]
+            pub fn try_map<ToIn, ToOut>(
+                self,
+                mut input: impl FnMut(
+                    &'static $crate::arguments::ArgumentInfo,
+                    In,
+                ) -> Result<ToIn, $crate::Error>,
+                mut output: impl FnMut(
+                    &'static $crate::arguments::ArgumentInfo,
+                    Out,
+                ) -> Result<ToOut, $crate::Error>,
+            ) -> Result<$name<ToIn, ToOut>, $crate::Error> {
+                let mut infos =
+                    <Self as $crate::arguments::Arguments<In, Out>>::INFO.iter();
+                $( let $field = {
+                    let info = infos.next().expect("one entry for each field");
+                    $crate::arguments::arguments!(@map $role info self.$field, input output)
+                }; )*
+                Ok($name { $($field),* })
+            }
+
             /// The inputs, and the layouts of the outputs: what validation of values looks at.
             pub fn inputs(&self) -> $name<In, $crate::Layout>
             where
@@ -233,6 +258,15 @@ macro_rules! arguments {
         }
     };
 
+    (@map input $info:ident $value:expr, $input:ident $output:ident) => { $input($info, $value)? };
+    (@map output $info:ident $value:expr, $input:ident $output:ident) => { $output($info, $value)? };
+    (@map optional_input $info:ident $value:expr, $input:ident $output:ident) => {
+        $value.map(|tensor| $input($info, tensor)).transpose()?
+    };
+    (@map optional_output $info:ident $value:expr, $input:ident $output:ident) => {
+        $value.map(|tensor| $output($info, tensor)).transpose()?
+    };
+
     (@setter input $field:ident $In:ident $Out:ident [$($doc:literal)+]) => {};
     (@setter output $field:ident $In:ident $Out:ident [$($doc:literal)+]) => {};
     (@setter optional_input $field:ident $In:ident $Out:ident [$($doc:literal)+]) => {
@@ -306,6 +340,15 @@ mod tests {
         let (layouts, inputs) = (kinds.layouts(), kinds.inputs());
         assert_eq!((layouts.ids, layouts.mask), (Some(layout(&[3])), Some(layout(&[4]))));
         assert_eq!((inputs.ids, inputs.mask), (layouts.ids, layouts.mask));
+        let lengths = kinds.try_map(
+            |_, layout| Ok(layout.elements()),
+            |info, layout| match layout.elements() {
+                0 => crate::arguments::require("op", info, None),
+                length => Ok(length),
+            },
+        );
+        let lengths = lengths.unwrap();
+        assert_eq!((lengths.rows, lengths.ids, lengths.mask), (2, Some(3), Some(4)));
     }
 
     #[test]

@@ -78,6 +78,10 @@ pub use dtype::{DType, Element, Float, bf16, f16};
 pub use error::{Backend, Error, Problem};
 pub use layout::{HasLayout, Layout, MAX_RANK};
 pub use operation::{Cost, NamedLayouts, Operation};
+pub use ops::early_exit::{
+    ExitHead, ExitHeadArgs, ExitHeadStates, ExitHeadStatesArgs, MergeExitStates,
+    MergeExitStatesArgs,
+};
 #[cfg(feature = "cuda")]
 pub use ops::prune_gather::CudaIndexSet;
 #[cfg(feature = "wgpu")]

@@ -5,6 +5,7 @@ use crate::device::{Device, Loaded, NamedTensors};
 use crate::error::{Error, Problem};
 use crate::layout::{HasLayout, Layout};
 use crate::operation::{Cost, NamedLayouts, Operation};
+use crate::ops::early_exit::{ExitHead, ExitHeadStates, MergeExitStates};
 use crate::ops::prune_gather::{
     CompactMask, CompactWeight, CoupledNeurons, GatherNorm, InvertIndices, MaskedGatedMlp,
     PrunedGatedMlp, PrunedLinear, ScatterAdd, ScatterNormGather, SelectTop, SparseGatedMlp,
@@ -56,6 +57,9 @@ pub const OPERATIONS: &[OperationInfo] = &[
     info::<SelectTop>(),
     info::<CoupledNeurons>(),
     info::<ZeroEntries>(),
+    info::<ExitHead>(),
+    info::<ExitHeadStates>(),
+    info::<MergeExitStates>(),
 ];
 
 /// The operation of this name.

@@ -121,6 +121,16 @@ pub enum Fill {
         /// As in [`Fill::Lists`].
         share: f64,
     },
+    /// Whole numbers from `from` up to, but not including, `below`, all as likely.
+    Integers {
+        /// The least.
+        from: i32,
+        /// One more than the largest.
+        below: i32,
+    },
+    /// `state_values`, or `state_tokens` that go with them, of tiles of random logits: the tensor's shape says of how
+    /// many tiles, rows and best tokens. One tile in eight is masked.
+    ExitStates,
     /// Bytes, or factors, this share of which are not 0; factors are then 1.
     Mask {
         /// From 0 to 1.
@@ -139,6 +149,7 @@ impl Case {
             .map(|spec| {
                 let source = match spec.fill {
                     Fill::Rank { of, .. } => of,
+                    Fill::ExitStates => "states",
                     _ => spec.name,
                 };
                 let seed = random::seed(&[self.op, &self.name, &self.dtype, source]);

@@ -3,6 +3,8 @@
 use super::Fill;
 use crate::dtype::DType;
 use crate::layout::Layout;
+use crate::ops::early_exit::VOCABULARY_TILE;
+use crate::ops::early_exit::state::{token, value};
 
 /// A seed from names (FNV-1a), so that adding a case changes no other.
 pub(super) fn seed(names: &[&str]) -> u64 {
@@ -53,6 +55,14 @@ pub(super) fn values(seed: u64, fill: Fill, layout: &Layout) -> Box<dyn Iterator
             });
             Box::new(std::iter::once(0.0).chain(ends))
         }
+        Fill::Integers { from, below } => {
+            let mut uniform = Normal::new(seed);
+            let span = f64::from(below) - f64::from(from);
+            Box::new(std::iter::from_fn(move || {
+                Some(f64::from(from) + (uniform.uniform() * span).floor())
+            }))
+        }
+        Fill::ExitStates => Box::new(exit_states(seed, layout).into_iter()),
         // Any byte but 0 means yes; masks that are multiplied with are 0 or 1.
         Fill::Mask { share } => {
             let mut uniform = Normal::new(seed);
@@ -78,6 +88,47 @@ pub(crate) fn list_lengths(
     let usual = (share * below as f64).round() as usize;
     let lengths = [usual, 0, usual.min(1), if usual > 0 { below } else { 0 }, usual / 2];
     (0..rows).map(move |row| lengths[row % lengths.len()])
+}
+
+/// States of tiles that hold a few logits each: the values for a floating-point layout, otherwise the ids.
+fn exit_states(seed: u64, layout: &Layout) -> Vec<f64> {
+    const LOGITS: usize = 80;
+    let is_values = layout.dtype().is_float();
+    let top_k = layout.columns() - if is_values { value::COUNT } else { token::COUNT };
+    let (tiles, rows) = (layout.shape()[0], layout.shape()[1]);
+    let mut random = Normal::new(seed);
+    let mut states = Vec::new();
+    for tile in 0..tiles {
+        for _ in 0..rows {
+            let is_masked = random.uniform() < 0.125;
+            let mut logits: Vec<(f64, f64)> = (0..LOGITS)
+                .map(|index| {
+                    // Rounded as a state is, so that oracle and kernels start from the same numbers.
+                    let logit = f64::from((random.normal() * 3.0) as f32);
+                    (logit, (tile * VOCABULARY_TILE + index) as f64)
+                })
+                .collect();
+            let chosen = logits[(random.uniform() * LOGITS as f64) as usize];
+            if is_masked {
+                logits.clear();
+            }
+            logits.sort_by(|a, b| b.0.total_cmp(&a.0));
+            let at = |place: usize| logits.get(place).copied().unwrap_or((f64::NEG_INFINITY, -1.0));
+            let best = (0..top_k).map(at);
+            if is_values {
+                let below = |logit: &(f64, f64)| logit.0 - at(0).0;
+                let sum: f64 = logits.iter().map(|logit| below(logit).exp()).sum();
+                let weighted: f64 = logits.iter().map(|l| below(l) * below(l).exp()).sum();
+                let score = if is_masked { f64::NEG_INFINITY } else { chosen.0 + 1.0 };
+                states.extend([at(0).0, at(1).0, sum, weighted, at(2).0, score]);
+                states.extend(best.map(|best| best.0));
+            } else {
+                states.extend([at(0).1, if is_masked { -1.0 } else { chosen.1 }]);
+                states.extend(best.map(|best| best.1));
+            }
+        }
+    }
+    states
 }
 
 /// `count` strictly ascending members of `0..below`: each is kept with the probability that leaves the rest a
@@ -137,6 +188,11 @@ struct Normal {
 impl Normal {
     fn new(seed: u64) -> Normal {
         Normal { state: seed, spare: None }
+    }
+
+    fn normal(&mut self) -> f64 {
+        // Endless.
+        self.next().unwrap_or_default()
     }
 
     fn uniform(&mut self) -> f64 {

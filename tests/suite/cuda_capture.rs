@@ -10,9 +10,10 @@ use siluette::cudarc::driver::sys::{CUgraphInstantiate_flags as GraphFlags, CUst
 use siluette::cudarc::driver::{CudaSlice, CudaStream, DevicePtr};
 use siluette::{
     CompactMask, CompactWeight, CoupledNeurons, Cuda, CudaTensor, CudaTensorMut, CudaWorkspace,
-    Error, GatedMlp, GatherNorm, HasLayout, InvertIndices, Layout, MaskedGatedMlp, NamedLayouts,
-    Operation, PrunedGatedMlp, PrunedLinear, ScatterAdd, ScatterNormGather, SelectTop, SiluMlp,
-    SiluMul, SparseGatedMlp, ZeroEntries, registry,
+    Error, ExitHead, ExitHeadStates, GatedMlp, GatherNorm, HasLayout, InvertIndices, Layout,
+    MaskedGatedMlp, MergeExitStates, NamedLayouts, Operation, PrunedGatedMlp, PrunedLinear,
+    ScatterAdd, ScatterNormGather, SelectTop, SiluMlp, SiluMul, SparseGatedMlp, ZeroEntries,
+    registry,
 };
 
 use crate::cuda_support::backend;
@@ -174,5 +175,8 @@ fn every_operation_can_be_captured() {
         SelectTop,
         CoupledNeurons,
         ZeroEntries,
+        ExitHead,
+        ExitHeadStates,
+        MergeExitStates,
     );
 }

@@ -18,6 +18,8 @@ mod cuda_nvrtc;
 mod cuda_support;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 mod device_index_sets;
+mod early_exit;
+mod early_exit_input;
 mod goldens;
 mod movement;
 mod properties;

@@ -13,7 +13,7 @@ use crate::error::{Backend, Error, Problem};
 use crate::layout::{HasLayout as _, Layout};
 
 /// The most arguments of one call, its workspace included.
-const MAX_ARGUMENTS: usize = 16;
+const MAX_ARGUMENTS: usize = 20;
 /// What 16-byte loads need.
 pub(crate) const VECTOR_BYTES: u64 = 16;
 /// What cudarc's and CUDA's own allocations are aligned to.

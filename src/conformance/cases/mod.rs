@@ -1,5 +1,6 @@
 //! The case list, one file a family.
 
+mod early_exit;
 mod prune_gather;
 mod silu_mlp;
 
@@ -11,6 +12,7 @@ use crate::operation::NamedLayouts;
 pub fn cases() -> Vec<Case> {
     let mut cases = silu_mlp::cases();
     cases.extend(prune_gather::cases());
+    cases.extend(early_exit::cases());
     cases
 }
 
@@ -30,6 +32,7 @@ pub fn tolerance_for(
 ) -> Result<Tolerance, Error> {
     silu_mlp::tolerance(op, inputs, outputs)
         .or_else(|| prune_gather::tolerance(op, inputs, outputs))
+        .or_else(|| early_exit::tolerance(op, inputs))
         .ok_or_else(|| {
             let expected = "an operation with conformance cases";
             Error::argument("siluette", "op", Problem::Value, expected, format!("`{op}`"), "")

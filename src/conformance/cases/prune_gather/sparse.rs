@@ -88,13 +88,20 @@ fn shapes(cases: &mut Vec<Case>) {
         [65, 127, 129],
         [130, 72, 200],
     ];
-    for [rows, hidden, ffn] in SHAPES {
-        for dtypes in MLP_DTYPES {
-            for transposed_down in [false, true] {
-                for select in [Select::Low, Select::Lists(0.3)] {
-                    let case = SparseCase::new([rows, hidden, ffn], dtypes, select);
-                    cases.push(SparseCase { transposed_down, ..case }.build(""));
-                }
+    const WAYS: [(bool, Select); 4] = [
+        (false, Select::Low),
+        (true, Select::Lists(0.3)),
+        (true, Select::Low),
+        (false, Select::Lists(0.3)),
+    ];
+    for (place, sizes) in SHAPES.into_iter().enumerate() {
+        for (turn, dtypes) in MLP_DTYPES.into_iter().enumerate() {
+            // Every way in one type, in the others by turns.
+            let ways =
+                if dtypes == BF16 { 0..4 } else { (place + turn) % 4..(place + turn) % 4 + 1 };
+            for (transposed_down, select) in WAYS[ways].iter().copied() {
+                let case = SparseCase::new(sizes, dtypes, select);
+                cases.push(SparseCase { transposed_down, ..case }.build(""));
             }
         }
     }
@@ -111,11 +118,15 @@ fn shapes(cases: &mut Vec<Case>) {
 }
 
 fn options(cases: &mut Vec<Case>) {
-    for [rows, hidden, ffn] in [[1, 72, 104], [2, 65, 50], [5, 96, 40], [20, 64, 80], [70, 48, 136]]
-    {
-        for dtypes in MLP_DTYPES {
-            for select in [Select::High, Select::Lists(0.4)] {
-                let base = SparseCase::new([rows, hidden, ffn], dtypes, select);
+    const SELECTS: [Select; 2] = [Select::High, Select::Lists(0.4)];
+    let shapes = [[1, 72, 104], [2, 65, 50], [5, 96, 40], [20, 64, 80], [70, 48, 136]];
+    for (place, sizes) in shapes.into_iter().enumerate() {
+        for (turn, dtypes) in MLP_DTYPES.into_iter().enumerate() {
+            // Both in one type, in the others by turns.
+            let first = (place + turn) % 2;
+            let selects = if dtypes == BF16 { 0..2 } else { first..first + 1 };
+            for select in SELECTS[selects].iter().copied() {
+                let base = SparseCase::new(sizes, dtypes, select);
                 let all = SparseCase { norm: true, residual: true, ..base };
                 let transposed = SparseCase { transposed_down: true, ..all };
                 let variants = [

@@ -1,0 +1,15 @@
+//! Cases of early exit and self-speculation, one file a group of operations.
+
+mod head;
+
+use crate::conformance::{Case, Tolerance};
+use crate::operation::NamedLayouts;
+
+pub(super) fn cases() -> Vec<Case> {
+    head::cases()
+}
+
+/// The tolerance of any inputs, or `None` for operations of other families.
+pub(super) fn tolerance(op: &str, inputs: &NamedLayouts) -> Option<Tolerance> {
+    head::tolerance(op, inputs)
+}

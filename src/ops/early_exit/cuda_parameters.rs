@@ -1,0 +1,100 @@
+//! Twins of the structs in `kernels/early_exit/params.cuh`.
+
+use crate::backend::cuda::parameters::{ReadPointer, WritePointer, kernel_parameters};
+
+kernel_parameters! {
+    /// `n = rms_norm(hidden[rows])`.
+    pub(crate) struct ExitPrepareParams {
+        pub hidden: ReadPointer,
+        pub norm_weight: ReadPointer,
+        pub rows: ReadPointer,
+        pub prepared: WritePointer,
+        pub hidden_row_stride: i64,
+        pub prepared_row_stride: i64,
+        pub hidden_rows: i32,
+        pub features: i32,
+        pub vectorised: i32,
+        pub norm_epsilon: f32,
+    }
+
+    /// The states of `softcap(n W^T + b)`.
+    pub(crate) struct ExitStatesParams {
+        pub activations: ReadPointer,
+        pub head_weight: ReadPointer,
+        pub head_bias: ReadPointer,
+        pub rows: ReadPointer,
+        pub positions: ReadPointer,
+        pub gather_tokens: ReadPointer,
+        pub state_values: WritePointer,
+        pub state_tokens: WritePointer,
+        pub logits: WritePointer,
+        pub activations_row_stride: i64,
+        pub weight_row_stride: i64,
+        pub values_tile_stride: i64,
+        pub values_row_stride: i64,
+        pub tokens_tile_stride: i64,
+        pub tokens_row_stride: i64,
+        pub logits_row_stride: i64,
+        pub output_rows: i32,
+        pub hidden_rows: i32,
+        pub is_prepared: i32,
+        pub features: i32,
+        pub vocabulary: i32,
+        pub valid_rows: i32,
+        pub vocab_offset: i32,
+        pub top_k: i32,
+        pub row_blocks: i32,
+        pub activations_vectorised: i32,
+        pub weight_vectorised: i32,
+        pub seed_low: i32,
+        pub seed_high: i32,
+        pub inv_temperature: f32,
+        pub softcap: f32,
+    }
+
+    /// Results from states.
+    pub(crate) struct ExitMergeParams {
+        pub state_values: ReadPointer,
+        pub state_tokens: ReadPointer,
+        pub token: WritePointer,
+        pub max_logit: WritePointer,
+        pub second_logit: WritePointer,
+        pub log_sum_exp: WritePointer,
+        pub entropy: WritePointer,
+        pub top_tokens: WritePointer,
+        pub top_logits: WritePointer,
+        pub gathered_logit: WritePointer,
+        pub sampled_token: WritePointer,
+        pub values_tile_stride: i64,
+        pub values_row_stride: i64,
+        pub tokens_tile_stride: i64,
+        pub tokens_row_stride: i64,
+        pub top_tokens_row_stride: i64,
+        pub top_logits_row_stride: i64,
+        pub tiles: i32,
+        pub top_k: i32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cuda::parameters::assert_matches_header;
+
+    const HEADER: &str =
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/kernels/early_exit/params.cuh"));
+
+    #[test]
+    fn structs_are_those_of_the_kernels() {
+        assert_matches_header::<ExitPrepareParams>(HEADER);
+        assert_matches_header::<ExitStatesParams>(HEADER);
+        assert_matches_header::<ExitMergeParams>(HEADER);
+    }
+
+    #[test]
+    fn structs_have_no_padding_inside() {
+        assert_eq!(size_of::<ExitPrepareParams>(), 6 * 8 + 4 * 4);
+        assert_eq!(size_of::<ExitStatesParams>(), 16 * 8 + 15 * 4 + 4);
+        assert_eq!(size_of::<ExitMergeParams>(), 17 * 8 + 2 * 4);
+    }
+}
