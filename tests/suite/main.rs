@@ -26,6 +26,7 @@ mod properties;
 mod pruned_blocks;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 mod pruned_indices;
+mod pruning_properties;
 mod readme;
 mod selection;
 mod sparse_blocks;

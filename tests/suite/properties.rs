@@ -80,13 +80,13 @@ fn gated_mlp_case() -> impl Strategy<Value = Case> {
 
 /// As wide as the case list's for the largest shapes here; the mean square cannot be held for a handful
 /// of elements.
-fn tolerance(dtype: DType) -> Tolerance {
+pub fn tolerance(dtype: DType) -> Tolerance {
     let epsilon = dtype.epsilon().unwrap();
     let f32_sum = 30.0 * f64::from(f32::EPSILON);
     Tolerance::Rounded { inner: epsilon + f32_sum, outer: 0.5 * epsilon, nmse: f64::INFINITY }
 }
 
-fn holds_everywhere(case: &Case) -> Result<(), TestCaseError> {
+pub fn holds_everywhere(case: &Case) -> Result<(), TestCaseError> {
     let oracle = Oracle::new(case).map_err(|error| TestCaseError::fail(error.to_string()))?;
     for device in &*DEVICES {
         let status = oracle.check(device).status;
