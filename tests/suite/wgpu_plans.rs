@@ -281,7 +281,7 @@ fn every_variant_is_right() {
         "sparse_gated_mlp bf16 rows=5 hidden=96 ffn=40 high threshold norm residual round_gate_up",
         "sparse_gated_mlp f16 rows=5 hidden=96 ffn=40 lists=0.4 transposed_down norm residual",
         "sparse_gated_mlp f32 rows=20 hidden=64 ffn=80 lists=0.4 gap=1 norm residual",
-        "sparse_gated_mlp f32/bf16 rows=20 hidden=64 ffn=80 high threshold transposed_down norm residual",
+        "sparse_gated_mlp f32/f16 rows=20 hidden=64 ffn=80 high threshold transposed_down norm residual",
         "sparse_gated_mlp bf16 rows=1 hidden=512 ffn=1030 low threshold transposed_down",
     ]);
     type Change = fn(&mut WgpuDispatch);

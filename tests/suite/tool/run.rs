@@ -135,6 +135,14 @@ fn library_result(case: &Case, backend: Backend) -> NamedTensors {
     outputs
 }
 
+/// Of rows without a result, NaN is the right one, which equals nothing.
+fn bits(tensors: &NamedTensors) -> Vec<(&str, Layout, &[u8])> {
+    tensors
+        .iter()
+        .map(|(name, tensor)| (name.as_str(), tensor.layout(), tensor.view().span_bytes()))
+        .collect()
+}
+
 #[test]
 fn run_gives_what_the_library_gives() {
     for case in richest_cases() {
@@ -156,7 +164,8 @@ fn run_gives_what_the_library_gives() {
         for backend in [Backend::Reference, Backend::Cpu] {
             let output = folder.run(case.op, backend.name(), &parameters);
             assert_exit(&output, 0);
-            assert_eq!(folder.read(), library_result(&case, backend), "{} {}", case.op, case.name);
+            let (got, expected) = (folder.read(), library_result(&case, backend));
+            assert_eq!(bits(&got), bits(&expected), "{} {}", case.op, case.name);
             assert_eq!(folder.leftovers(), ["out.safetensors"]);
         }
     }
