@@ -64,7 +64,7 @@ impl InvertIndices {
     /// `selected` indices of `features` features.
     ///
     /// # Errors
-    /// [`Problem::Size`](crate::Problem::Size) above 2^31 - 1.
+    /// [`Problem::Size`] above 2^31 - 1.
     pub fn new(features: usize, selected: usize) -> Result<InvertIndices, Error> {
         let check = Validator::new(InvertIndices::NAME);
         check.dimension("features", features, 0)?;
