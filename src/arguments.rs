@@ -2,13 +2,22 @@
 
 use crate::error::{Error, Problem};
 
-/// Whether a tensor is read or written.
+/// Whether a tensor is read, written, or both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// Read.
     Input,
     /// Written; never read.
     Output,
+    /// Read and written: a launch changes some of it in place.
+    Update,
+}
+
+impl Role {
+    /// Whether the caller brings the contents.
+    pub fn is_given(self) -> bool {
+        self != Role::Output
+    }
 }
 
 /// What a tensor's elements mean, which decides the types that they may have.
@@ -29,7 +38,7 @@ pub enum ElementKind {
 pub struct ArgumentInfo {
     /// Field of the argument struct, tensor in a file.
     pub name: &'static str,
-    /// Read or written.
+    /// What is done with it.
     pub role: Role,
     /// Whether it may be left out.
     pub optional: bool,
@@ -73,8 +82,9 @@ pub(crate) fn require<T>(
 }
 
 /// Declares an argument struct: `pub struct Name { role name, ... }` with one of the roles
-/// `input`, `optional_input`, `output` and `optional_output`, each with a doc comment. Tensors that do not
-/// hold floating-point numbers say so: `role name: index`, `integer` or `mask`.
+/// `input`, `optional_input`, `output`, `optional_output`, `update` and `optional_update`, each with a doc comment.
+/// Tensors that do not hold floating-point numbers say so: `role name: index`, `integer` or `mask`. Those that are updated
+/// are of the outputs' type.
 macro_rules! arguments {
     (
         $(#[doc = $struct_doc:literal])*
@@ -215,6 +225,8 @@ macro_rules! arguments {
     (@role optional_input) => { $crate::arguments::Role::Input };
     (@role output) => { $crate::arguments::Role::Output };
     (@role optional_output) => { $crate::arguments::Role::Output };
+    (@role update) => { $crate::arguments::Role::Update };
+    (@role optional_update) => { $crate::arguments::Role::Update };
 
     (@element) => { $crate::arguments::ElementKind::Float };
     (@element index) => { $crate::arguments::ElementKind::Index };
@@ -286,6 +298,14 @@ macro_rules! arguments {
         }
     };
 
+    // But for its role, what is updated is an output.
+    (@$rule:ident update $($rest:tt)*) => {
+        $crate::arguments::arguments! { @$rule output $($rest)* }
+    };
+    (@$rule:ident optional_update $($rest:tt)*) => {
+        $crate::arguments::arguments! { @$rule optional_output $($rest)* }
+    };
+
     // Walks the fields once: the first list becomes `new`'s parameters, the second its body.
     (@new $name:ident [$($parameter:tt)*] [$($body:tt)*]) => {
         impl<In, Out> $name<In, Out> {
@@ -302,6 +322,12 @@ macro_rules! arguments {
     (@new $name:ident [$($p:tt)*] [$($b:tt)*] output $field:ident, $($rest:tt)*) => {
         $crate::arguments::arguments!(@new $name [$($p)* $field: Out,] [$($b)* $field,] $($rest)*);
     };
+    (@new $name:ident [$($p:tt)*] [$($b:tt)*] update $field:ident, $($rest:tt)*) => {
+        $crate::arguments::arguments!(@new $name [$($p)*] [$($b)*] output $field, $($rest)*);
+    };
+    (@new $name:ident [$($p:tt)*] [$($b:tt)*] optional_update $field:ident, $($rest:tt)*) => {
+        $crate::arguments::arguments!(@new $name [$($p)*] [$($b)*] optional_output $field, $($rest)*);
+    };
     (@new $name:ident [$($p:tt)*] [$($b:tt)*] optional_input $field:ident, $($rest:tt)*) => {
         $crate::arguments::arguments!(@new $name [$($p)*] [$($b)* $field: None,] $($rest)*);
     };
@@ -313,7 +339,7 @@ pub(crate) use arguments;
 
 #[cfg(test)]
 mod tests {
-    use super::{Arguments, ElementKind};
+    use super::{Arguments, ElementKind, Role};
     use crate::dtype::DType;
     use crate::layout::Layout;
 
@@ -328,15 +354,19 @@ mod tests {
             optional_input ids: integer,
             /// Chosen or not.
             optional_output mask: mask,
+            /// Counts up.
+            update state,
+            /// Likewise.
+            optional_update rest: integer,
         }
     }
 
     #[test]
     fn optional_tensors_are_set_by_name() {
         let layout = |shape: &[usize]| Layout::contiguous(DType::F32, shape).unwrap();
-        let kinds = Kinds::new(layout(&[1]), layout(&[2]));
-        assert!(kinds.ids.is_none() && kinds.mask.is_none());
-        let kinds = kinds.ids(layout(&[3])).mask(layout(&[4]));
+        let kinds = Kinds::new(layout(&[1]), layout(&[2]), layout(&[5]));
+        assert!(kinds.ids.is_none() && kinds.mask.is_none() && kinds.rest.is_none());
+        let kinds = kinds.ids(layout(&[3])).mask(layout(&[4])).rest(layout(&[6]));
         let (layouts, inputs) = (kinds.layouts(), kinds.inputs());
         assert_eq!((layouts.ids, layouts.mask), (Some(layout(&[3])), Some(layout(&[4]))));
         assert_eq!((inputs.ids, inputs.mask), (layouts.ids, layouts.mask));
@@ -349,6 +379,7 @@ mod tests {
         );
         let lengths = lengths.unwrap();
         assert_eq!((lengths.rows, lengths.ids, lengths.mask), (2, Some(3), Some(4)));
+        assert_eq!((lengths.state, lengths.rest), (5, Some(6)));
     }
 
     #[test]
@@ -360,7 +391,12 @@ mod tests {
             ("rows", ElementKind::Index),
             ("ids", ElementKind::Integer),
             ("mask", ElementKind::Mask),
+            ("state", ElementKind::Float),
+            ("rest", ElementKind::Integer),
         ];
         assert_eq!(kinds, expected);
+        let roles = <Kinds<(), ()> as Arguments<(), ()>>::INFO.iter().map(|info| info.role);
+        let given: Vec<bool> = roles.map(Role::is_given).collect();
+        assert_eq!(given, [true, true, true, false, true, true]);
     }
 }

@@ -53,13 +53,13 @@ pub trait Operation: Copy + fmt::Debug + Send + Sync + 'static {
     /// The operation's tensors, over any backend.
     type Args<In, Out>: Arguments<In, Out>;
 
-    /// The descriptor that fits these inputs and parameters.
+    /// The descriptor that fits these inputs and parameters; tensors that are updated in place are among the inputs.
     ///
     /// # Errors
     /// Inputs or parameters that no descriptor of this operation fits.
     fn describe(inputs: &NamedLayouts, parameters: &Parameters) -> Result<Self, Error>;
 
-    /// Layouts, without gaps, of the outputs that these inputs allow.
+    /// Layouts, without gaps, of the outputs that these inputs allow; not of what is updated in place.
     ///
     /// # Errors
     /// As [`Operation::describe`].

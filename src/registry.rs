@@ -5,7 +5,9 @@ use crate::device::{Device, Loaded, NamedTensors};
 use crate::error::{Error, Problem};
 use crate::layout::{HasLayout, Layout};
 use crate::operation::{Cost, NamedLayouts, Operation};
-use crate::ops::early_exit::{ExitHead, ExitHeadStates, MergeExitStates};
+use crate::ops::early_exit::{
+    CompactRows, ExitGate, ExitHead, ExitHeadStates, MergeExitStates, ScatterRows,
+};
 use crate::ops::prune_gather::{
     CompactMask, CompactWeight, CoupledNeurons, GatherNorm, InvertIndices, MaskedGatedMlp,
     PrunedGatedMlp, PrunedLinear, ScatterAdd, ScatterNormGather, SelectTop, SparseGatedMlp,
@@ -60,6 +62,9 @@ pub const OPERATIONS: &[OperationInfo] = &[
     info::<ExitHead>(),
     info::<ExitHeadStates>(),
     info::<MergeExitStates>(),
+    info::<ExitGate>(),
+    info::<CompactRows>(),
+    info::<ScatterRows>(),
 ];
 
 /// The operation of this name.
@@ -76,8 +81,11 @@ pub fn find(name: &str) -> Result<&'static OperationInfo, Error> {
 
 /// An operation with its inputs, validated.
 pub trait Prepared {
-    /// Layouts of the outputs, without gaps.
+    /// Layouts of the outputs, without gaps; those that are updated in place lie as they came.
     fn outputs(&self) -> &NamedLayouts;
+
+    /// Whether a run changes a tensor in place, so that another starts from something else.
+    fn has_updates(&self) -> bool;
 
     /// FLOPs and bytes.
     fn cost(&self) -> Cost;
@@ -86,7 +94,8 @@ pub trait Prepared {
     fn magnitude(&self, output: &str) -> Vec<f64>;
 
     /// Copies inputs and outputs to a device; the outputs may have other strides than
-    /// [`Prepared::outputs`] says, and some may be left out where they are optional.
+    /// [`Prepared::outputs`] says, and some may be left out where they are optional. What is updated in place starts
+    /// with the contents that the operation was prepared with, whatever `outputs` holds.
     ///
     /// # Errors
     /// Those of the operation and of the device.
@@ -115,7 +124,7 @@ impl OperationInfo {
     }
 
     fn check_names(&self, inputs: &NamedTensors) -> Result<(), Error> {
-        let known = || self.arguments.iter().filter(|info| info.role == Role::Input);
+        let known = || self.arguments.iter().filter(|info| info.role.is_given());
         let Some(name) = inputs.keys().find(|name| known().all(|info| info.name != **name)) else {
             return Ok(());
         };
@@ -146,6 +155,7 @@ const fn info<O: Operation>() -> OperationInfo {
 struct PreparedOperation<O> {
     op: O,
     inputs: NamedTensors,
+    updates: NamedTensors,
     outputs: NamedLayouts,
 }
 
@@ -155,11 +165,19 @@ fn prepare<O: Operation>(
 ) -> Result<Box<dyn Prepared>, Error> {
     let layouts = inputs.iter().map(|(name, tensor)| (name.clone(), tensor.layout())).collect();
     let op = O::describe(&layouts, parameters)?;
-    let outputs = op.outputs(&layouts, parameters)?;
+    let mut outputs = op.outputs(&layouts, parameters)?;
+    let (updates, inputs): (NamedTensors, NamedTensors) =
+        inputs.into_iter().partition(|(name, _)| is_update::<O>(name));
+    outputs.extend(updates.iter().map(|(name, tensor)| (name.clone(), tensor.layout())));
     op.validate(&layout_arguments::<O>(&layouts, &outputs)?)?;
-    let prepared = PreparedOperation { op, inputs, outputs };
+    let prepared = PreparedOperation { op, inputs, updates, outputs };
     op.validate_values(&prepared.values())?;
     Ok(Box::new(prepared))
+}
+
+fn is_update<O: Operation>(name: &str) -> bool {
+    let infos = <O::Args<Layout, Layout> as Arguments<Layout, Layout>>::INFO;
+    infos.iter().any(|info| info.role == Role::Update && info.name == name)
 }
 
 fn layout_arguments<O: Operation>(
@@ -195,6 +213,10 @@ impl<O: Operation> Prepared for PreparedOperation<O> {
         &self.outputs
     }
 
+    fn has_updates(&self) -> bool {
+        !self.updates.is_empty()
+    }
+
     fn cost(&self) -> Cost {
         self.op.cost(&self.layouts())
     }
@@ -203,7 +225,8 @@ impl<O: Operation> Prepared for PreparedOperation<O> {
         self.op.magnitude(&self.values(), output)
     }
 
-    fn load(&self, device: &Device, outputs: NamedTensors) -> Result<Box<dyn Loaded>, Error> {
+    fn load(&self, device: &Device, mut outputs: NamedTensors) -> Result<Box<dyn Loaded>, Error> {
+        outputs.extend(self.updates.clone());
         device.load(&self.op, self.inputs.clone(), outputs)
     }
 

@@ -128,6 +128,16 @@ pub enum Fill {
         /// One more than the largest.
         below: i32,
     },
+    /// Different members of `0..below`, or of as many as the tensor has elements if that is more, in no order.
+    Permutation {
+        /// One more than the largest.
+        below: usize,
+    },
+    /// Normally distributed, with NaN and both infinities in every seven elements.
+    NotFinite {
+        /// Standard deviation of the others.
+        scale: f64,
+    },
     /// `state_values`, or `state_tokens` that go with them, of tiles of random logits: the tensor's shape says of how
     /// many tiles, rows and best tokens. One tile in eight is masked.
     ExitStates,

@@ -62,6 +62,24 @@ pub(super) fn values(seed: u64, fill: Fill, layout: &Layout) -> Box<dyn Iterator
                 Some(f64::from(from) + (uniform.uniform() * span).floor())
             }))
         }
+        Fill::Permutation { below } => {
+            let mut random = Normal::new(seed);
+            let mut members: Vec<usize> = (0..below.max(layout.elements())).collect();
+            // Fisher and Yates.
+            for last in (1..members.len()).rev() {
+                members.swap(last, (random.uniform() * (last + 1) as f64) as usize);
+            }
+            Box::new(members.into_iter().map(|member| member as f64))
+        }
+        Fill::NotFinite { scale } => Box::new(normal.enumerate().map(move |(index, value)| {
+            // Not in the same rows of every tensor.
+            match (index + seed as usize % 7) % 7 {
+                1 => f64::NAN,
+                3 => f64::INFINITY,
+                5 => f64::NEG_INFINITY,
+                _ => value * scale,
+            }
+        })),
         Fill::ExitStates => Box::new(exit_states(seed, layout).into_iter()),
         // Any byte but 0 means yes; masks that are multiplied with are 0 or 1.
         Fill::Mask { share } => {

@@ -13,7 +13,7 @@ use crate::tensor_file::TensorFile;
 
 /// Every tensor of a file, all of which must be inputs of the operation.
 pub fn inputs(file: &TensorFile, info: &OperationInfo) -> Result<NamedTensors, Error> {
-    let known = || info.arguments.iter().filter(|argument| argument.role == Role::Input);
+    let known = || info.arguments.iter().filter(|argument| argument.role.is_given());
     let tensors = file.tensors()?;
     let mut names = tensors.names();
     names.sort_unstable();
@@ -22,18 +22,18 @@ pub fn inputs(file: &TensorFile, info: &OperationInfo) -> Result<NamedTensors, E
         let expected = format!("one of: {}", names.join(", "));
         return Err(mistake(info, "tensor", Problem::Unexpected, expected, format!("`{name}`")));
     }
-    with_role(file, info, Role::Input)
+    with_role(file, info, Role::is_given)
 }
 
-/// The tensors of a file that are named like arguments of this role.
+/// The tensors of a file that are named like arguments of these roles.
 pub fn with_role(
     file: &TensorFile,
     info: &OperationInfo,
-    role: Role,
+    is_wanted: fn(Role) -> bool,
 ) -> Result<NamedTensors, Error> {
     let tensors = file.tensors()?;
     let mut named = NamedTensors::new();
-    for argument in info.arguments.iter().filter(|argument| argument.role == role) {
+    for argument in info.arguments.iter().filter(|argument| is_wanted(argument.role)) {
         if let Ok(view) = tensors.tensor(argument.name) {
             named.insert(argument.name.to_owned(), tensor(info, argument, &view)?);
         }

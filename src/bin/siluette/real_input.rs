@@ -80,14 +80,14 @@ impl Recording {
 
     /// The types of the inputs, as in the case list.
     pub fn dtype(&self) -> Result<String, Error> {
-        let inputs = elements::with_role(&self.file, self.info, Role::Input)?;
+        let inputs = elements::with_role(&self.file, self.info, Role::is_given)?;
         Ok(elements::dtypes(self.info, &inputs))
     }
 
     /// The operation on the file's inputs, with the file's results.
     pub fn oracle(&self) -> Result<Oracle, Error> {
-        let inputs = elements::with_role(&self.file, self.info, Role::Input)?;
-        let expected = elements::with_role(&self.file, self.info, Role::Output)?;
+        let inputs = elements::with_role(&self.file, self.info, Role::is_given)?;
+        let expected = elements::with_role(&self.file, self.info, |role| !role.is_given())?;
         Oracle::for_inputs(self.info, inputs, &self.parameters)?.expecting(expected)
     }
 }

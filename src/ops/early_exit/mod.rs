@@ -10,6 +10,9 @@
 //! | [`ExitHead`] | token, margin, log-sum-exp, entropy, best tokens and a sampled token of `n W^T + b` |
 //! | [`ExitHeadStates`] | the same of a part of the vocabulary, as mergeable states |
 //! | [`MergeExitStates`] | [`ExitHead`]'s results from the states of every part |
+//! | [`ExitGate`] | which sequences go on to the deeper layers, and an order with these first |
+//! | [`CompactRows`] | the rows of those sequences, one behind the other |
+//! | [`ScatterRows`] | rows back to where they belong, in place |
 //!
 //! # States
 //!
@@ -25,16 +28,25 @@
 
 #[cfg(feature = "wgpu")]
 mod binding;
+pub mod compact_rows;
 mod config;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda_parameters;
+pub mod exit_gate;
 pub mod exit_head;
+#[cfg(feature = "cuda")]
+pub(crate) mod gate_parameters;
 pub mod merge_exit_states;
+mod moved_rows;
 mod philox;
+pub mod scatter_rows;
 pub(crate) mod state;
 
+pub use compact_rows::{CompactRows, CompactRowsArgs};
+pub use exit_gate::{ExitGate, ExitGateArgs, ExitThresholds, Require};
 pub use exit_head::{ExitHead, ExitHeadArgs, ExitHeadStates, ExitHeadStatesArgs};
 pub use merge_exit_states::{MergeExitStates, MergeExitStatesArgs};
+pub use scatter_rows::{ScatterRows, ScatterRowsArgs};
 
 /// Ids of the vocabulary that one state summarises.
 pub const VOCABULARY_TILE: usize = 128;
