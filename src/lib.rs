@@ -79,9 +79,9 @@ pub use error::{Backend, Error, Problem};
 pub use layout::{HasLayout, Layout, MAX_RANK};
 pub use operation::{Cost, NamedLayouts, Operation};
 pub use ops::early_exit::{
-    CompactRows, CompactRowsArgs, ExitGate, ExitGateArgs, ExitHead, ExitHeadArgs, ExitHeadStates,
-    ExitHeadStatesArgs, ExitThresholds, MergeExitStates, MergeExitStatesArgs, Require, ScatterRows,
-    ScatterRowsArgs,
+    CommitCache, CommitCacheArgs, CommitStatus, CompactRows, CompactRowsArgs, ExitGate,
+    ExitGateArgs, ExitHead, ExitHeadArgs, ExitHeadStates, ExitHeadStatesArgs, ExitThresholds,
+    MergeExitStates, MergeExitStatesArgs, Require, ScatterRows, ScatterRowsArgs,
 };
 #[cfg(feature = "cuda")]
 pub use ops::prune_gather::CudaIndexSet;

@@ -6,7 +6,7 @@ use crate::error::{Error, Problem};
 use crate::layout::{HasLayout, Layout};
 use crate::operation::{Cost, NamedLayouts, Operation};
 use crate::ops::early_exit::{
-    CompactRows, ExitGate, ExitHead, ExitHeadStates, MergeExitStates, ScatterRows,
+    CommitCache, CompactRows, ExitGate, ExitHead, ExitHeadStates, MergeExitStates, ScatterRows,
 };
 use crate::ops::prune_gather::{
     CompactMask, CompactWeight, CoupledNeurons, GatherNorm, InvertIndices, MaskedGatedMlp,
@@ -65,6 +65,7 @@ pub const OPERATIONS: &[OperationInfo] = &[
     info::<ExitGate>(),
     info::<CompactRows>(),
     info::<ScatterRows>(),
+    info::<CommitCache>(),
 ];
 
 /// The operation of this name.

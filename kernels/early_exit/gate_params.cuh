@@ -45,3 +45,31 @@ struct MoveRowsParams {
     int32_t columns;
     int32_t vectorised;  // from and to
 };
+
+// a cache, its lengths and its pages after a verification
+struct CommitCacheParams {
+    const void* length;
+    const void* emitted;
+    const void* path;  // null: chains, nothing moves
+    const void* page_table;  // null: a sequence's positions lie one behind the other
+    void* cache;
+    void* committed_length;
+    void* status;
+    void* freed_pages;
+    void* freed_count;
+    int64_t path_row_stride;
+    int64_t page_table_row_stride;
+    int64_t freed_pages_row_stride;
+    int64_t cache_group_stride;
+    int64_t cache_block_stride;  // between sequences, or between pages
+    int64_t cache_row_stride;
+    int64_t capacity;
+    int64_t pages;  // an entry of page_table is below this
+    int32_t batch;
+    int32_t path_length;
+    int32_t table_length;
+    int32_t page_size;  // 1 without pages
+    int32_t columns;
+    int32_t column_blocks;
+    int32_t vectorised;  // cache
+};

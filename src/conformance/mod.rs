@@ -133,6 +133,11 @@ pub enum Fill {
         /// One more than the largest.
         below: usize,
     },
+    /// Strictly ascending members of `0..below` in each row; in every fourth row half as many, then -1.
+    Paths {
+        /// One more than the largest.
+        below: usize,
+    },
     /// Normally distributed, with NaN and both infinities in every seven elements.
     NotFinite {
         /// Standard deviation of the others.

@@ -71,6 +71,15 @@ pub(super) fn values(seed: u64, fill: Fill, layout: &Layout) -> Box<dyn Iterator
             }
             Box::new(members.into_iter().map(|member| member as f64))
         }
+        Fill::Paths { below } => {
+            let columns = layout.columns();
+            Box::new((0..layout.shape()[0]).flat_map(move |row| {
+                let length = if row % 4 == 3 { columns / 2 } else { columns };
+                let mut path = ascending(seed.wrapping_add(row as u64), length, below);
+                path.resize(columns, usize::MAX);
+                path.into_iter().map(|node| if node == usize::MAX { -1.0 } else { node as f64 })
+            }))
+        }
         Fill::NotFinite { scale } => Box::new(normal.enumerate().map(move |(index, value)| {
             // Not in the same rows of every tensor.
             match (index + seed as usize % 7) % 7 {

@@ -9,9 +9,9 @@ use siluette::conformance::{Case, Purpose, cases_for};
 use siluette::cudarc::driver::sys::{CUgraphInstantiate_flags as GraphFlags, CUstreamCaptureMode};
 use siluette::cudarc::driver::{CudaSlice, CudaStream, DevicePtr};
 use siluette::{
-    CompactMask, CompactRows, CompactWeight, CoupledNeurons, Cuda, CudaTensor, CudaTensorMut,
-    CudaWorkspace, Error, ExitGate, ExitHead, ExitHeadStates, GatedMlp, GatherNorm, HasLayout,
-    InvertIndices, Layout, MaskedGatedMlp, MergeExitStates, NamedLayouts, Operation,
+    CommitCache, CompactMask, CompactRows, CompactWeight, CoupledNeurons, Cuda, CudaTensor,
+    CudaTensorMut, CudaWorkspace, Error, ExitGate, ExitHead, ExitHeadStates, GatedMlp, GatherNorm,
+    HasLayout, InvertIndices, Layout, MaskedGatedMlp, MergeExitStates, NamedLayouts, Operation,
     PrunedGatedMlp, PrunedLinear, ScatterAdd, ScatterNormGather, ScatterRows, SelectTop, SiluMlp,
     SiluMul, SparseGatedMlp, ZeroEntries, registry,
 };
@@ -192,5 +192,6 @@ fn every_operation_can_be_captured() {
         ExitGate,
         CompactRows,
         ScatterRows,
+        CommitCache,
     );
 }

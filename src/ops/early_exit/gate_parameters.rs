@@ -43,6 +43,34 @@ kernel_parameters! {
         pub columns: i32,
         pub vectorised: i32,
     }
+
+    /// A cache, its lengths and its pages after a verification.
+    pub(crate) struct CommitCacheParams {
+        pub length: ReadPointer,
+        pub emitted: ReadPointer,
+        pub path: ReadPointer,
+        pub page_table: ReadPointer,
+        pub cache: WritePointer,
+        pub committed_length: WritePointer,
+        pub status: WritePointer,
+        pub freed_pages: WritePointer,
+        pub freed_count: WritePointer,
+        pub path_row_stride: i64,
+        pub page_table_row_stride: i64,
+        pub freed_pages_row_stride: i64,
+        pub cache_group_stride: i64,
+        pub cache_block_stride: i64,
+        pub cache_row_stride: i64,
+        pub capacity: i64,
+        pub pages: i64,
+        pub batch: i32,
+        pub path_length: i32,
+        pub table_length: i32,
+        pub page_size: i32,
+        pub columns: i32,
+        pub column_blocks: i32,
+        pub vectorised: i32,
+    }
 }
 
 #[cfg(test)]
@@ -57,11 +85,13 @@ mod tests {
     fn structs_are_those_of_the_kernels() {
         assert_matches_header::<ExitGateParams>(HEADER);
         assert_matches_header::<MoveRowsParams>(HEADER);
+        assert_matches_header::<CommitCacheParams>(HEADER);
     }
 
     #[test]
     fn structs_have_no_padding_inside() {
         assert_eq!(size_of::<ExitGateParams>(), 12 * 8 + 11 * 4 + 4);
         assert_eq!(size_of::<MoveRowsParams>(), 8 * 8 + 2 * 4);
+        assert_eq!(size_of::<CommitCacheParams>(), 17 * 8 + 7 * 4 + 4);
     }
 }

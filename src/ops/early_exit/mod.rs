@@ -13,6 +13,7 @@
 //! | [`ExitGate`] | which sequences go on to the deeper layers, and an order with these first |
 //! | [`CompactRows`] | the rows of those sequences, one behind the other |
 //! | [`ScatterRows`] | rows back to where they belong, in place |
+//! | [`CommitCache`] | lengths, accepted rows and freed pages of a cache after a verification |
 //!
 //! # States
 //!
@@ -28,6 +29,7 @@
 
 #[cfg(feature = "wgpu")]
 mod binding;
+pub mod commit_cache;
 pub mod compact_rows;
 mod config;
 #[cfg(feature = "cuda")]
@@ -42,6 +44,7 @@ mod philox;
 pub mod scatter_rows;
 pub(crate) mod state;
 
+pub use commit_cache::{CommitCache, CommitCacheArgs, CommitStatus};
 pub use compact_rows::{CompactRows, CompactRowsArgs};
 pub use exit_gate::{ExitGate, ExitGateArgs, ExitThresholds, Require};
 pub use exit_head::{ExitHead, ExitHeadArgs, ExitHeadStates, ExitHeadStatesArgs};

@@ -18,19 +18,31 @@ pub(super) fn cases() -> Vec<Case> {
 
 /// All that is written is a decision or a copy.
 pub(super) fn tolerance(op: &str) -> Option<Tolerance> {
-    matches!(op, "exit_gate" | "compact_rows" | "scatter_rows").then_some(Tolerance::Exact)
+    matches!(op, "exit_gate" | "compact_rows" | "scatter_rows" | "commit_cache")
+        .then_some(Tolerance::Exact)
 }
 
-fn spec(name: &'static str, dtype: DType, shape: &[usize], gap: usize, fill: Fill) -> TensorSpec {
+pub(super) fn spec(
+    name: &'static str,
+    dtype: DType,
+    shape: &[usize],
+    gap: usize,
+    fill: Fill,
+) -> TensorSpec {
     TensorSpec { name, dtype, shape: shape.to_vec(), gap, fill }
 }
 
-fn parameters(pairs: &[(&str, &str)]) -> Parameters {
+pub(super) fn parameters(pairs: &[(&str, &str)]) -> Parameters {
     pairs.iter().fold(Parameters::new(), |all, (name, value)| all.with(name, value))
 }
 
 /// A case without any tolerance.
-fn exact(op: &'static str, name: String, dtype: DType, tensors: Vec<TensorSpec>) -> Case {
+pub(super) fn exact(
+    op: &'static str,
+    name: String,
+    dtype: DType,
+    tensors: Vec<TensorSpec>,
+) -> Case {
     Case {
         op,
         name,

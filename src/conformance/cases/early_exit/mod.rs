@@ -1,5 +1,6 @@
 //! Cases of early exit and self-speculation, one file a group of operations.
 
+mod commit;
 mod gate;
 mod head;
 
@@ -9,6 +10,7 @@ use crate::operation::NamedLayouts;
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = head::cases();
     cases.extend(gate::cases());
+    cases.extend(commit::cases());
     cases
 }
 

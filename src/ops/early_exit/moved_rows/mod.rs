@@ -8,8 +8,6 @@ pub(super) mod wgpu;
 
 use crate::dtype::DType;
 use crate::error::Error;
-#[cfg(any(feature = "wgpu", feature = "cuda"))]
-use crate::layout::HasLayout as _;
 use crate::layout::Layout;
 use crate::tensor::TensorRef;
 use crate::validate::Validator;
