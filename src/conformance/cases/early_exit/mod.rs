@@ -14,7 +14,7 @@ pub(super) fn cases() -> Vec<Case> {
 pub(super) fn tolerance(op: &str, inputs: &NamedLayouts) -> Option<Tolerance> {
     match op {
         // Integers are compared exactly, always.
-        "verify_greedy" => Some(Tolerance::Exact),
+        "verify_greedy" | "verify_tree" => Some(Tolerance::Exact),
         _ => head::tolerance(op, inputs),
     }
 }
