@@ -81,7 +81,8 @@ pub use operation::{Cost, NamedLayouts, Operation};
 pub use ops::early_exit::{
     CommitCache, CommitCacheArgs, CommitStatus, CompactRows, CompactRowsArgs, ExitGate,
     ExitGateArgs, ExitHead, ExitHeadArgs, ExitHeadStates, ExitHeadStatesArgs, ExitThresholds,
-    MergeExitStates, MergeExitStatesArgs, Require, ScatterRows, ScatterRowsArgs,
+    Finish, MergeExitStates, MergeExitStatesArgs, Require, ScatterRows, ScatterRowsArgs,
+    VerifyGreedy, VerifyGreedyArgs, VerifyTree, VerifyTreeArgs,
 };
 #[cfg(feature = "cuda")]
 pub use ops::prune_gather::CudaIndexSet;

@@ -7,6 +7,7 @@ use crate::layout::{HasLayout, Layout};
 use crate::operation::{Cost, NamedLayouts, Operation};
 use crate::ops::early_exit::{
     CommitCache, CompactRows, ExitGate, ExitHead, ExitHeadStates, MergeExitStates, ScatterRows,
+    VerifyGreedy, VerifyTree,
 };
 use crate::ops::prune_gather::{
     CompactMask, CompactWeight, CoupledNeurons, GatherNorm, InvertIndices, MaskedGatedMlp,
@@ -62,6 +63,8 @@ pub const OPERATIONS: &[OperationInfo] = &[
     info::<ExitHead>(),
     info::<ExitHeadStates>(),
     info::<MergeExitStates>(),
+    info::<VerifyGreedy>(),
+    info::<VerifyTree>(),
     info::<ExitGate>(),
     info::<CompactRows>(),
     info::<ScatterRows>(),

@@ -128,6 +128,18 @@ pub enum Fill {
         /// One more than the largest.
         below: i32,
     },
+    /// Links of random trees of drafts, one for each list of these lengths: first children by row, which are one more than
+    /// drafts, or next siblings by draft.
+    TreeLinks {
+        /// As in [`Fill::Lists`].
+        rows: usize,
+        /// As in [`Fill::Lists`].
+        below: usize,
+        /// As in [`Fill::Lists`].
+        share: f64,
+        /// Next siblings; otherwise first children.
+        siblings: bool,
+    },
     /// Different members of `0..below`, or of as many as the tensor has elements if that is more, in no order.
     Permutation {
         /// One more than the largest.
@@ -165,6 +177,7 @@ impl Case {
                 let source = match spec.fill {
                     Fill::Rank { of, .. } => of,
                     Fill::ExitStates => "states",
+                    Fill::TreeLinks { .. } => "links",
                     _ => spec.name,
                 };
                 let seed = random::seed(&[self.op, &self.name, &self.dtype, source]);

@@ -13,7 +13,7 @@ use siluette::{
     CudaTensorMut, CudaWorkspace, Error, ExitGate, ExitHead, ExitHeadStates, GatedMlp, GatherNorm,
     HasLayout, InvertIndices, Layout, MaskedGatedMlp, MergeExitStates, NamedLayouts, Operation,
     PrunedGatedMlp, PrunedLinear, ScatterAdd, ScatterNormGather, ScatterRows, SelectTop, SiluMlp,
-    SiluMul, SparseGatedMlp, ZeroEntries, registry,
+    SiluMul, SparseGatedMlp, VerifyGreedy, VerifyTree, ZeroEntries, registry,
 };
 
 use crate::cuda_support::backend;
@@ -189,6 +189,8 @@ fn every_operation_can_be_captured() {
         ExitHead,
         ExitHeadStates,
         MergeExitStates,
+        VerifyGreedy,
+        VerifyTree,
         ExitGate,
         CompactRows,
         ScatterRows,

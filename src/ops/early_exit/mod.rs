@@ -10,6 +10,8 @@
 //! | [`ExitHead`] | token, margin, log-sum-exp, entropy, best tokens and a sampled token of `n W^T + b` |
 //! | [`ExitHeadStates`] | the same of a part of the vocabulary, as mergeable states |
 //! | [`MergeExitStates`] | [`ExitHead`]'s results from the states of every part |
+//! | [`VerifyGreedy`] | the prefix of each draft that equals the target, and the target's next token |
+//! | [`VerifyTree`] | the path of each tree of drafts that the target takes, and the target's next token |
 //! | [`ExitGate`] | which sequences go on to the deeper layers, and an order with these first |
 //! | [`CompactRows`] | the rows of those sequences, one behind the other |
 //! | [`ScatterRows`] | rows back to where they belong, in place |
@@ -43,6 +45,9 @@ mod moved_rows;
 mod philox;
 pub mod scatter_rows;
 pub(crate) mod state;
+mod verification;
+pub mod verify_greedy;
+pub mod verify_tree;
 
 pub use commit_cache::{CommitCache, CommitCacheArgs, CommitStatus};
 pub use compact_rows::{CompactRows, CompactRowsArgs};
@@ -50,6 +55,9 @@ pub use exit_gate::{ExitGate, ExitGateArgs, ExitThresholds, Require};
 pub use exit_head::{ExitHead, ExitHeadArgs, ExitHeadStates, ExitHeadStatesArgs};
 pub use merge_exit_states::{MergeExitStates, MergeExitStatesArgs};
 pub use scatter_rows::{ScatterRows, ScatterRowsArgs};
+pub use verification::Finish;
+pub use verify_greedy::{VerifyGreedy, VerifyGreedyArgs};
+pub use verify_tree::{VerifyTree, VerifyTreeArgs};
 
 /// Ids of the vocabulary that one state summarises.
 pub const VOCABULARY_TILE: usize = 128;

@@ -16,12 +16,6 @@ pub(super) fn cases() -> Vec<Case> {
     cases
 }
 
-/// All that is written is a decision or a copy.
-pub(super) fn tolerance(op: &str) -> Option<Tolerance> {
-    matches!(op, "exit_gate" | "compact_rows" | "scatter_rows" | "commit_cache")
-        .then_some(Tolerance::Exact)
-}
-
 pub(super) fn spec(
     name: &'static str,
     dtype: DType,

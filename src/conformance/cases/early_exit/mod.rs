@@ -3,18 +3,21 @@
 mod commit;
 mod gate;
 mod head;
+mod verification;
 
 use crate::conformance::{Case, Tolerance};
 use crate::operation::NamedLayouts;
 
 pub(super) fn cases() -> Vec<Case> {
-    let mut cases = head::cases();
-    cases.extend(gate::cases());
-    cases.extend(commit::cases());
-    cases
+    [head::cases(), verification::cases(), gate::cases(), commit::cases()].concat()
 }
 
 /// The tolerance of any inputs, or `None` for operations of other families.
 pub(super) fn tolerance(op: &str, inputs: &NamedLayouts) -> Option<Tolerance> {
-    head::tolerance(op, inputs).or_else(|| gate::tolerance(op))
+    match op {
+        // Integers are compared exactly, always.
+        "verify_greedy" | "verify_tree" | "commit_cache" => Some(Tolerance::Exact),
+        "exit_gate" | "compact_rows" | "scatter_rows" => Some(Tolerance::Exact),
+        _ => head::tolerance(op, inputs),
+    }
 }
