@@ -81,10 +81,9 @@ pub(crate) fn require<T>(
     })
 }
 
-/// Declares an argument struct: `pub struct Name { role name, ... }` with one of the roles
-/// `input`, `optional_input`, `output`, `optional_output`, `update` and `optional_update`, each with a doc comment.
-/// Tensors that do not hold floating-point numbers say so: `role name: index`, `integer` or `mask`. Those that are updated
-/// are of the outputs' type.
+/// Declares an argument struct: `pub struct Name { role name, ... }` with one of the roles `input`, `output`, `update` or
+/// their `optional_` sisters, each with a doc comment. Updated tensors are of the outputs' type. Those that do not hold
+/// floating-point numbers say so: `role name: index`, `integer` or `mask`.
 macro_rules! arguments {
     (
         $(#[doc = $struct_doc:literal])*
@@ -299,9 +298,7 @@ macro_rules! arguments {
     };
 
     // But for its role, what is updated is an output.
-    (@$rule:ident update $($rest:tt)*) => {
-        $crate::arguments::arguments! { @$rule output $($rest)* }
-    };
+    (@$rule:ident update $($rest:tt)*) => { $crate::arguments::arguments! { @$rule output $($rest)* } };
     (@$rule:ident optional_update $($rest:tt)*) => {
         $crate::arguments::arguments! { @$rule optional_output $($rest)* }
     };

@@ -20,6 +20,7 @@ mod cuda_support;
 mod device_index_sets;
 mod early_exit;
 mod early_exit_input;
+mod gate;
 mod goldens;
 mod movement;
 mod properties;

@@ -283,6 +283,9 @@ fn every_variant_is_right() {
         "sparse_gated_mlp f32 rows=20 hidden=64 ffn=80 lists=0.4 gap=1 norm residual",
         "sparse_gated_mlp f32/f16 rows=20 hidden=64 ffn=80 high threshold transposed_down norm residual",
         "sparse_gated_mlp bf16 rows=1 hidden=512 ffn=1030 low threshold transposed_down",
+        "exit_gate bf16 batch=17 hidden=264 gap=8 classifier=0.1 require=any",
+        "exit_gate f16 batch=9 hidden=65 gap=3 classifier=0.1 require=any",
+        "commit_cache f16 batch=12 capacity=48 page=6 drafts=6 nodes=11 groups=3 columns=67 gap=1 extremes",
     ]);
     type Change = fn(&mut WgpuDispatch);
     let set: [(&str, Change); 6] = [
@@ -367,6 +370,9 @@ fn movement_and_selections_are_cut_to_the_limits() {
                 "compact_mask u8 mask=[300, 3] share=0.5",
                 "compact_weight f32 weight=16x129 columns=1 pad=16 gap=0",
                 "zero_entries f16 weight=[21, 205] k=500 gap=1 count",
+                "exit_gate f32 batch=40 hidden=96 gap=0",
+                "compact_rows f32 listed=130 rows=9 features=16 gap=0 below=130",
+                "scatter_rows f32 listed=130 rows=9 features=16 gap=0 below=130",
             ][..],
         ),
         // The histogram's 8 KiB are not cut; scores of 40 KiB are.
@@ -377,7 +383,14 @@ fn movement_and_selections_are_cut_to_the_limits() {
                 "coupled_neurons f32 scores=[33, 305] p=0.2 q=0.4 gap=0 intersect",
             ],
         ),
-        // Nor is one of 256 KiB; scores of 4 MiB are.
+        // Groups of 151 KiB are not cut; a cache of three is.
+        (
+            300 << 10,
+            &[
+                "commit_cache f32 batch=12 capacity=48 drafts=6 nodes=11 groups=3 columns=67 gap=1 extremes",
+            ],
+        ),
+        // Nor is a histogram of 256 KiB; scores of 4 MiB are.
         (300 << 10, &["select_top bf16 scores=[2200000] k=40000"]),
     ] {
         let small =
@@ -390,6 +403,9 @@ fn movement_and_selections_are_cut_to_the_limits() {
         "select_top f32 scores=[10007] k=500 extremes",
         "compact_mask u8 mask=[7, 33] share=0.5",
         "invert_indices u32 features=5003 selected=2501",
+        "exit_gate f32 batch=9 hidden=33 gap=0",
+        "compact_rows f32 listed=7 rows=9 features=128 gap=0 below=9",
+        "commit_cache f32 batch=7 capacity=48 page=16 drafts=6 nodes=6 groups=2 columns=33 gap=0",
     ];
     assert_passes(few, &selection(&names), "4 workgroups a dimension");
 }

@@ -83,7 +83,8 @@ impl Commit {
         } else {
             pairs.push(("capacity", capacity.as_str()));
         }
-        name += &format!(" gap={} {:?}", self.gap, self.fill);
+        let label = if self.fill == NORMAL { "" } else { " extremes" };
+        name += &format!(" gap={}{label}", self.gap);
         let case = exact("commit_cache", name, self.dtype, self.tensors());
         let purpose = self.purpose;
         Case { parameters: parameters(&pairs), output_gap: self.gap, purpose, ..case }

@@ -171,13 +171,14 @@ fn rows(cases: &mut Vec<Case>, op: &'static str) {
             tensors.push(spec("count", DType::I32, &[1], 0, fill));
         }
         let count = count.map_or_else(String::new, |count| format!(" count={count}"));
+        let label = if fill == NORMAL { "" } else { " extremes" };
         let name = format!(
-            "listed={listed} rows={rows} features={features} gap={gap} below={below}{count} {fill:?}"
+            "listed={listed} rows={rows} features={features} gap={gap} below={below}{count}{label}"
         );
         let case = exact(op, name, dtype, tensors);
         cases.push(Case { output_gap: gap, purpose, ..case });
     };
-    const SHAPES: [[usize; 3]; 10] = [
+    const SHAPES: [[usize; 3]; 11] = [
         [0, 5, 3],
         [4, 0, 3],
         [3, 4, 0],
@@ -188,6 +189,7 @@ fn rows(cases: &mut Vec<Case>, op: &'static str) {
         [5, 6, 2_049],
         [64, 64, 64],
         [130, 300, 8],
+        [130, 9, 16],
     ];
     for dtype in DType::FLOATS {
         for (index, [listed, rows, features]) in SHAPES.into_iter().enumerate() {

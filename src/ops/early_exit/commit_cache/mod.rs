@@ -53,6 +53,25 @@ arguments! {
 ///
 /// Source: LayerSkip (arXiv 2404.16710), section 4.3; SpecInfer (arXiv 2305.09781), section 4; pages as in PagedAttention
 /// (arXiv 2309.06180).
+///
+/// ```
+/// use siluette::{CommitCache, CommitCacheArgs, Cpu, TensorMut, TensorRef};
+/// // One sequence of six positions, of which the pending token's is 1 and those of four drafts follow; drafts 1 and 3 are
+/// // accepted, and one token more is emitted.
+/// let mut cache = [0.0f32, 1.0, 2.0, 3.0, 4.0, 5.0];
+/// let (mut length, mut status) = ([0], [0]);
+/// let args = CommitCacheArgs::new(
+///     TensorRef::new(&[1], &[1])?,
+///     TensorRef::new(&[3], &[1])?,
+///     TensorMut::new(&mut length, &[1])?,
+///     TensorMut::new(&mut status, &[1])?,
+/// )
+/// .path(TensorRef::new(&[1, 3, -1, -1], &[1, 4])?)
+/// .cache(TensorMut::new(&mut cache, &[1, 1, 6, 1])?);
+/// Cpu::new().commit_cache(&CommitCache::new(6)?, args)?;
+/// assert_eq!((length, cache), ([4], [0.0, 1.0, 3.0, 5.0, 4.0, 5.0]));
+/// # Ok::<(), siluette::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CommitCache {
     capacity: usize,

@@ -43,6 +43,20 @@ arguments! {
 /// It also reads an exit ring `[B * (S_max + 1), D]`: entry `b * (S_max + 1) + position`.
 ///
 /// Source: CALM (arXiv 2207.07061), LayerSkip (arXiv 2404.16710): what batches of sequences that exit early need.
+///
+/// ```
+/// use siluette::{CompactRows, CompactRowsArgs, Cpu, DType, TensorMut, TensorRef};
+/// let mut compacted = [9.0f32; 3];
+/// let args = CompactRowsArgs::new(
+///     TensorRef::new(&[1.0f32, 2.0, 3.0], &[3, 1])?,
+///     TensorRef::new(&[2, 0, 1], &[3])?,
+///     TensorMut::new(&mut compacted, &[3, 1])?,
+/// )
+/// .count(TensorRef::new(&[2], &[1])?);
+/// Cpu::new().compact_rows(&CompactRows::new(1, DType::F32)?, args)?;
+/// assert_eq!(compacted, [3.0, 1.0, 0.0]);
+/// # Ok::<(), siluette::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CompactRows {
     moved: MovedRows,

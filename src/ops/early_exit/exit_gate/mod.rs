@@ -53,7 +53,8 @@ arguments! {
 /// `go_on[b] = 0` if sequence `b` reaches all, or any, of the thresholds, else 1.
 ///
 /// What is not a finite number reaches no threshold: neither NaN nor infinite statistics exit, nor does the cosine of a
-/// state without direction. (A `second_logit` of `-inf` says that there is no second token.) Only what is certain exits.
+/// state without direction, or of one whose square exceeds f32. (A `second_logit` of `-inf` says that there is no second
+/// token.) Only what is certain exits.
 ///
 /// `permutation` and `go_on_count` are what [`CompactRows`](super::CompactRows) and [`ScatterRows`](super::ScatterRows)
 /// move the sequences' rows by, without a round trip to the host. One launch for any batch; with a threshold of the
@@ -61,6 +62,23 @@ arguments! {
 ///
 /// Source: CALM (arXiv 2207.07061), section 3.5: softmax response, state saturation and classifiers; LayerSkip
 /// (arXiv 2404.16710).
+///
+/// ```
+/// use siluette::{Cpu, ExitGate, ExitGateArgs, ExitThresholds, Require, TensorMut, TensorRef};
+/// let entropy = [0.1f32, 2.0, f32::NAN, 0.3];
+/// let (mut go_on, mut permutation, mut count) = ([0u8; 4], [0; 4], [0]);
+/// let args = ExitGateArgs::new(
+///     TensorMut::new(&mut go_on, &[4])?,
+///     TensorMut::new(&mut permutation, &[4])?,
+///     TensorMut::new(&mut count, &[1])?,
+/// )
+/// .entropy(TensorRef::new(&entropy, &[4])?);
+/// let thresholds = ExitThresholds { entropy: Some(0.5), ..Default::default() };
+/// Cpu::new().exit_gate(&ExitGate::new(thresholds, Require::All)?, args)?;
+/// assert_eq!(go_on, [0, 1, 1, 0]);
+/// assert_eq!((permutation, count), ([1, 2, 0, 3], [2]));
+/// # Ok::<(), siluette::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ExitGate {
     thresholds: ExitThresholds,

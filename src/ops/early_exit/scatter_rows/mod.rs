@@ -44,6 +44,19 @@ arguments! {
 /// sequence has.
 ///
 /// Source: CALM (arXiv 2207.07061), LayerSkip (arXiv 2404.16710): what batches of sequences that exit early need.
+///
+/// ```
+/// use siluette::{Cpu, DType, ScatterRows, ScatterRowsArgs, TensorMut, TensorRef};
+/// let mut states = [0.0f32; 4];
+/// let args = ScatterRowsArgs::new(
+///     TensorRef::new(&[1.0f32, 2.0, 3.0], &[3, 1])?,
+///     TensorRef::new(&[2, -1, 0], &[3])?,
+///     TensorMut::new(&mut states, &[4, 1])?,
+/// );
+/// Cpu::new().scatter_rows(&ScatterRows::new(1, DType::F32)?, args)?;
+/// assert_eq!(states, [3.0, 0.0, 1.0, 0.0]);
+/// # Ok::<(), siluette::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ScatterRows {
     moved: MovedRows,
