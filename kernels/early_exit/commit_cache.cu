@@ -8,7 +8,7 @@
 // committed_length, status, freed_count  [B]      freed_pages  [B, P]  int32_t, -1 behind the last
 //
 // grid  (ceil(W / (128 * N)) * G, min(B, 65535))   block 128; N = elements in 16 bytes; a block strides over the sequences
-// shared  32 bytes
+// shared  144 bytes
 // Every block finds out for itself whether a sequence can be committed; if not, it leaves it as it is. Rows of a path move
 // in ascending order, each thread its own columns: path is ascending, so path[i] >= i, and what a thread overwrites at
 // step i, row i, no later step reads. No thread reads what another writes, and nothing waits for another block.
@@ -30,6 +30,12 @@ constexpr uint32_t IS_MALFORMED = 0;
 constexpr uint32_t IS_FULL = 1;
 constexpr uint32_t HAS_NO_PAGE = 2;
 constexpr uint32_t IS_FINE = 3;
+
+__device__ __forceinline__ int32_t status_of(uint32_t worst) {
+    if (worst == IS_FINE) return STATUS_FINE;
+    if (worst == IS_FULL) return STATUS_FULL;
+    return worst == HAS_NO_PAGE ? STATUS_NO_PAGE : STATUS_MALFORMED;
+}
 
 struct Sequence {
     int64_t index;
@@ -95,25 +101,24 @@ __device__ __forceinline__ void keep_books(const CommitCacheParams& p, const Seq
     const int64_t length = is_fine ? s.length + s.emitted : s.length;
     if (threadIdx.x == 0) {
         static_cast<int32_t*>(p.committed_length)[s.index] = int32_t(length);
-        static_cast<int32_t*>(p.status)[s.index] = is_fine                 ? STATUS_FINE
-                                                   : worst == IS_FULL      ? STATUS_FULL
-                                                   : worst == HAS_NO_PAGE  ? STATUS_NO_PAGE
-                                                                           : STATUS_MALFORMED;
+        static_cast<int32_t*>(p.status)[s.index] = status_of(worst);
     }
     if (s.table == nullptr || (p.freed_pages == nullptr && p.freed_count == nullptr)) return;
-    int32_t* freed = static_cast<int32_t*>(p.freed_pages) + (p.freed_pages == nullptr ? 0 : s.index * p.freed_pages_row_stride);
+    int32_t* freed = static_cast<int32_t*>(p.freed_pages);
+    if (freed != nullptr) freed += s.index * p.freed_pages_row_stride;
     uint32_t count = 0;
     if (is_fine) {
-        for (int64_t first = (length + p.page_size - 1) / p.page_size; first < p.table_length; first += COMMIT_THREADS) {
+        const int64_t behind = (length + p.page_size - 1) / p.page_size;
+        for (int64_t first = behind; first < p.table_length; first += COMMIT_THREADS) {
             const int64_t page = first + threadIdx.x;
             const bool is_freed = page < p.table_length && s.has_page(p, page);
             uint32_t total;
             const uint32_t before = block_scan<COMMIT_WARPS>(is_freed ? 1 : 0, scratch, total);
-            if (is_freed && p.freed_pages != nullptr) freed[count + before] = s.table[page];
+            if (is_freed && freed != nullptr) freed[count + before] = s.table[page];
             count += total;
         }
     }
-    if (p.freed_pages != nullptr) {
+    if (freed != nullptr) {
         for (int64_t place = count + threadIdx.x; place < p.table_length; place += COMMIT_THREADS) freed[place] = -1;
     }
     if (threadIdx.x == 0 && p.freed_count != nullptr) static_cast<int32_t*>(p.freed_count)[s.index] = int32_t(count);

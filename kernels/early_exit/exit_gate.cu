@@ -9,7 +9,7 @@
 //
 // exit_cosine  grid (ceil(B / 8))   block 256; a warp a row; leaves in go_on whether the criterion holds
 // exit_gate    grid (1)             block 256; a thread every 256th row; it finds the cosines of 8 rows itself
-// shared  64 bytes
+// shared  160 bytes
 // Places are prefix sums over the rows: the same whatever the schedule. What is not finite satisfies no criterion, but
 // that a second_logit of -inf is no second token. A cosine is summed in f32 by lane and then by a tree, whatever B.
 #include "gate_params.cuh"
@@ -51,8 +51,11 @@ template <class T> __device__ __forceinline__ bool is_saturated(const ExitGatePa
         }
     }
     dot = warp_sum(dot);
-    const float norms = sqrtf(warp_sum(now_square)) * sqrtf(warp_sum(before_square));
-    return is_at_least(dot / norms, p.cosine);
+    now_square = warp_sum(now_square);
+    before_square = warp_sum(before_square);
+    // Without a direction the cosine is 0 times infinity: not a number.
+    return is_finite(now_square) && is_finite(before_square) &&
+           is_at_least(dot * rsqrtf(now_square) * rsqrtf(before_square), p.cosine);
 }
 
 __device__ __forceinline__ float statistic(const void* tensor, int64_t row) {
@@ -136,13 +139,14 @@ template <class T> __device__ __forceinline__ void exit_gate(const ExitGateParam
     if (threadIdx.x == 0) *static_cast<int32_t*>(p.go_on_count) = int32_t(total);
 }
 
+// exit_gate has a multiprocessor for itself: without the 1, registers are spared for blocks that never come.
 #define EXIT_GATE_KERNELS(T)                                                                                          \
     extern "C" __global__ void __launch_bounds__(GATE_THREADS)                                                        \
         exit_cosine_##T(const __grid_constant__ ExitGateParams p) {                                                   \
         exit_cosine<T>(p);                                                                                            \
     }                                                                                                                 \
     SIMULATED_KERNEL(exit_cosine_##T)                                                                                 \
-    extern "C" __global__ void __launch_bounds__(GATE_THREADS)                                                        \
+    extern "C" __global__ void __launch_bounds__(GATE_THREADS, 1)                                                     \
         exit_gate_##T(const __grid_constant__ ExitGateParams p) {                                                     \
         exit_gate<T>(p);                                                                                              \
     }                                                                                                                 \

@@ -2,7 +2,7 @@
 // scatter_rows:  to[permutation[i]] = from[i]  for i < count; other rows stay as they are
 //
 // compact_rows  from [M, D], to [M', D]      scatter_rows  from [M', D], to [M, D]      any row stride >= D
-// permutation  [M']  int32_t      count  [1]  int32_t, taken as 0 below and as M' above; null: M'
+// permutation  [M']  int32_t      count  [1]  int32_t, may be anything; null: M'
 //
 // grid  (ceil(D / (256 * N)), min(M', 65535))   block 256; N = elements in 16 bytes; a block strides over the rows
 // shared  none
@@ -14,13 +14,6 @@
 #include "numeric.cuh"
 
 constexpr int MOVE_THREADS = 256;
-
-// How many of the listed rows move.
-__device__ __forceinline__ int64_t moved_rows(const MoveRowsParams& p) {
-    if (p.count == nullptr) return p.listed;
-    const int64_t count = *static_cast<const int32_t*>(p.count);
-    return count < 0 ? 0 : count < p.listed ? count : p.listed;
-}
 
 // A row's part of this thread; `from` null: zeros.
 template <class E>
@@ -46,7 +39,7 @@ template <class E, bool SCATTERS> __device__ __forceinline__ void move_rows(cons
     E* to = static_cast<E*>(p.to);
     grid_dependency_launch_dependents();
     grid_dependency_wait();
-    const int64_t count = moved_rows(p);
+    const int64_t count = p.count == nullptr ? p.listed : *static_cast<const int32_t*>(p.count);
     for (int64_t row = blockIdx.y; row < p.listed; row += gridDim.y) {
         const int64_t index = row < count ? static_cast<const int32_t*>(p.permutation)[row] : -1;
         const bool is_somewhere = index >= 0 && index < p.rows;

@@ -253,14 +253,14 @@ const MALFORMED: i32 = CommitStatus::Malformed as i32;
 #[test]
 fn accepted_rows_move_and_nothing_else_does() {
     let initial = cache(5);
-    // Two rows move; none has to; too many; a path that descends; a path that is too short.
+    // Two rows move; none has to; too many; a path that stays where it is; a path that is too short.
     let inputs = named([
         ("length", integers(&[1, 2, 6, 1, 0])),
         ("emitted", integers(&[4, 3, 3, 3, 4])),
         ("cache", Tensor::from_slice(&initial, &[2, 5, 8, 2]).unwrap()),
         (
             "path",
-            Tensor::from_slice(&[0, 2, 4, 0, 1, -1, 0, 1, -1, 2, 1, -1, 0, 1, -1], &[5, 3])
+            Tensor::from_slice(&[0, 2, 4, 0, 1, -1, 0, 1, -1, 1, 1, -1, 0, 1, -1], &[5, 3])
                 .unwrap(),
         ),
     ]);

@@ -101,7 +101,7 @@ pub(super) fn cases() -> Vec<Case> {
     push(Commit { capacity: 0, ..CHAINS });
     push(Commit { capacity: 0, page_size: Some(4), ..CHAINS });
     // More pages than a block or a workgroup looks at in one step.
-    push(Commit { batch: 3, capacity: 300, page_size: Some(1), ..CHAINS });
+    push(Commit { batch: 9, capacity: 300, page_size: Some(1), ..CHAINS });
     for dtype in DType::FLOATS {
         // Blocks of 512 columns in f32 and of 1024 in halves.
         let shapes = [[1, 1], [3, 31], [2, 33], [2, 64], [1, 513], [2, 1_023], [1, 1_032]];
@@ -117,8 +117,8 @@ pub(super) fn cases() -> Vec<Case> {
             push(Commit { gap, page_size, fill: Fill::Extremes, ..base });
         }
         // A path that is longer than a block or a workgroup looks at in one step.
-        let tree = Some([140, 160]);
-        push(Commit { tree, capacity: 220, page_size: Some(20), batch: 3, columns: 8, ..base });
+        let tree = Some([300, 310]);
+        push(Commit { tree, capacity: 340, page_size: Some(20), columns: 8, ..base });
         push(Commit { columns: 0, ..base });
         push(Commit { groups: 0, ..base });
     }

@@ -95,6 +95,7 @@ fn gates(cases: &mut Vec<Case>) {
         let few = Fill::Integers { from: -1, below: 2 };
         push(90, thresholds, [few; 5], " few");
     }
+    push(77, &[("margin", "-0.3")], [Fill::NotFinite { scale: 1.0 }; 5], " not finite");
     let few = Fill::Integers { from: 0, below: 3 };
     let on: [&[(&str, &str)]; 4] = [
         &[("max_prob", "1")],

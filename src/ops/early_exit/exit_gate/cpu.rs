@@ -156,8 +156,9 @@ impl PieceWork for Saturation<'_> {
                 sums[2] = v.mul_add(b, b, sums[2]);
             }
             let [dot, now, before, _] = v.sum_lanes(sums);
-            let cosine = dot / (now.sqrt() * before.sqrt());
-            *saturated = u8::from(is_at_least(cosine, self.threshold));
+            let norms = now.sqrt() * before.sqrt();
+            let is_saturated = norms.is_finite() && is_at_least(dot / norms, self.threshold);
+            *saturated = u8::from(is_saturated);
         }
     }
 }
