@@ -46,7 +46,9 @@ impl Cuda {
         binder.finish()?;
         let function = self.function(CommitCache::NAME, stream, &launch)?;
         let stride = |axis| layouts.cache.map_or(0, |cache| cache.strides()[axis] as i64);
-        let columns = layouts.cache.map_or(0, |cache| cache.columns());
+        // Without groups there is no column to move, either.
+        let columns =
+            layouts.cache.filter(|cache| cache.elements() > 0).map_or(0, |cache| cache.columns());
         let aligned = cache.address().is_multiple_of(VECTOR_BYTES);
         let parameters = CommitCacheParams {
             length: ReadPointer(length.address()),
