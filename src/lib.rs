@@ -79,8 +79,10 @@ pub use error::{Backend, Error, Problem};
 pub use layout::{HasLayout, Layout, MAX_RANK};
 pub use operation::{Cost, NamedLayouts, Operation};
 pub use ops::early_exit::{
-    ExitHead, ExitHeadArgs, ExitHeadStates, ExitHeadStatesArgs, Finish, MergeExitStates,
-    MergeExitStatesArgs, VerifyGreedy, VerifyGreedyArgs, VerifyTree, VerifyTreeArgs,
+    DualLengthCache, ExitHead, ExitHeadArgs, ExitHeadStates, ExitHeadStatesArgs, ExitRing, Finish,
+    LayerRow, Layers, MergeExitStates, MergeExitStatesArgs, SelfSpeculation, SequenceProgress,
+    SpeculationSettings, SpeculationStatistics, VerifyGreedy, VerifyGreedyArgs, VerifyTree,
+    VerifyTreeArgs,
 };
 #[cfg(feature = "cuda")]
 pub use ops::prune_gather::CudaIndexSet;
