@@ -79,10 +79,11 @@ pub use error::{Backend, Error, Problem};
 pub use layout::{HasLayout, Layout, MAX_RANK};
 pub use operation::{Cost, NamedLayouts, Operation};
 pub use ops::early_exit::{
-    CommitCache, CommitCacheArgs, CommitStatus, CompactRows, CompactRowsArgs, ExitGate,
-    ExitGateArgs, ExitHead, ExitHeadArgs, ExitHeadStates, ExitHeadStatesArgs, ExitThresholds,
-    Finish, MergeExitStates, MergeExitStatesArgs, Require, ScatterRows, ScatterRowsArgs,
-    VerifyGreedy, VerifyGreedyArgs, VerifyTree, VerifyTreeArgs,
+    CommitCache, CommitCacheArgs, CommitStatus, CompactRows, CompactRowsArgs, DualLengthCache,
+    ExitGate, ExitGateArgs, ExitHead, ExitHeadArgs, ExitHeadStates, ExitHeadStatesArgs, ExitRing,
+    ExitThresholds, Finish, LayerRow, Layers, MergeExitStates, MergeExitStatesArgs, Require,
+    ScatterRows, ScatterRowsArgs, SelfSpeculation, SequenceProgress, SpeculationSettings,
+    SpeculationStatistics, VerifyGreedy, VerifyGreedyArgs, VerifyTree, VerifyTreeArgs,
 };
 #[cfg(feature = "cuda")]
 pub use ops::prune_gather::CudaIndexSet;

@@ -17,6 +17,8 @@
 //! | [`ScatterRows`] | rows back to where they belong, in place |
 //! | [`CommitCache`] | lengths, accepted rows and freed pages of a cache after a verification |
 //!
+//! [`SelfSpeculation`] drives drafting, verification and commitment for a batch, given an engine's layers.
+//!
 //! # States
 //!
 //! The vocabulary is cut into tiles of [`VOCABULARY_TILE`] ids, counted from id 0, whatever the number of rows, the
@@ -44,6 +46,7 @@ pub mod merge_exit_states;
 mod moved_rows;
 mod philox;
 pub mod scatter_rows;
+pub mod self_speculation;
 pub(crate) mod state;
 mod verification;
 pub mod verify_greedy;
@@ -55,6 +58,10 @@ pub use exit_gate::{ExitGate, ExitGateArgs, ExitThresholds, Require};
 pub use exit_head::{ExitHead, ExitHeadArgs, ExitHeadStates, ExitHeadStatesArgs};
 pub use merge_exit_states::{MergeExitStates, MergeExitStatesArgs};
 pub use scatter_rows::{ScatterRows, ScatterRowsArgs};
+pub use self_speculation::{
+    DualLengthCache, ExitRing, LayerRow, Layers, SelfSpeculation, SequenceProgress,
+    SpeculationSettings, SpeculationStatistics,
+};
 pub use verification::Finish;
 pub use verify_greedy::{VerifyGreedy, VerifyGreedyArgs};
 pub use verify_tree::{VerifyTree, VerifyTreeArgs};
