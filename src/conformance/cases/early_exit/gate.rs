@@ -145,19 +145,20 @@ fn cosines(cases: &mut Vec<Case>) {
     push([64, 4_096], DType::BF16, 0, &[], Purpose::Bench);
 }
 
-/// `compact_rows` or `scatter_rows`, of so many of so many rows.
-fn rows(cases: &mut Vec<Case>, op: &'static str) {
-    struct Moved {
-        listed: usize,
-        rows: usize,
-        features: usize,
-        gap: usize,
-        count: Option<i32>,
-        /// Entries are below this, which may be more than there are rows.
-        below: usize,
-    }
-    let mut push = |moved: Moved, dtype, fill, purpose| {
-        let Moved { listed, rows, features, gap, count, below } = moved;
+/// What a case of `compact_rows` or `scatter_rows` varies.
+struct Moved {
+    listed: usize,
+    rows: usize,
+    features: usize,
+    gap: usize,
+    count: Option<i32>,
+    /// Entries are below this, which may be more than there are rows.
+    below: usize,
+}
+
+impl Moved {
+    fn build(self, op: &'static str, dtype: DType, fill: Fill, purpose: Purpose) -> Case {
+        let Moved { listed, rows, features, gap, count, below } = self;
         let (all, few) = ([rows, features], [listed, features]);
         let permutation = Fill::Permutation { below };
         let mut tensors = vec![spec("permutation", DType::I32, &[listed], 0, permutation)];
@@ -177,8 +178,14 @@ fn rows(cases: &mut Vec<Case>, op: &'static str) {
             "listed={listed} rows={rows} features={features} gap={gap} below={below}{count}{label}"
         );
         let case = exact(op, name, dtype, tensors);
-        cases.push(Case { output_gap: gap, purpose, ..case });
-    };
+        Case { output_gap: gap, purpose, ..case }
+    }
+}
+
+/// `compact_rows` or `scatter_rows`, of so many of so many rows.
+fn rows(cases: &mut Vec<Case>, op: &'static str) {
+    let mut push =
+        |moved: Moved, dtype, fill, purpose| cases.push(moved.build(op, dtype, fill, purpose));
     const SHAPES: [[usize; 3]; 11] = [
         [0, 5, 3],
         [4, 0, 3],

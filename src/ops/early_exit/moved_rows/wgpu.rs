@@ -21,15 +21,7 @@ pub(in crate::ops::early_exit) fn plan(
     if listed == 0 || args.to.layout().elements() == 0 {
         return plan.finish();
     }
-    let operand = |name, tensor| Operand::new(moved.op, name, tensor, wgpu.capabilities());
-    let from = operand(args.names[0], args.from)?;
-    let to = operand(args.names[1], args.to)?;
-    let permutation = operand("permutation", args.permutation)?;
-    let count = args.count.map(|count| operand("count", count)).transpose()?;
-    check_disjoint(&to, &[from, permutation])?;
-    if let Some(count) = count {
-        check_disjoint(&to, &[count])?;
-    }
+    let Tensors { from, permutation, count, to, .. } = operands(wgpu, moved, args)?;
     let scatters = direction == Direction::Scatter;
     // Any row of the one tensor may be wanted: all of it is bound. Of the other, what fits.
     let (whole, parts) = if scatters { (to, from) } else { (from, to) };
@@ -70,4 +62,22 @@ pub(in crate::ops::early_exit) fn plan(
         plan.dispatch(&ONLY, constants.values(), &parameters, bindings.into_array(), workgroups)?;
     }
     plan.finish()
+}
+
+/// Checks the buffers.
+fn operands<'a>(
+    wgpu: &Wgpu,
+    moved: &MovedRows,
+    args: Tensors<WgpuTensor<'a>, WgpuTensor<'a>>,
+) -> Result<Tensors<Operand<'a>, Operand<'a>>, Error> {
+    let operand = |name, tensor| Operand::new(moved.op, name, tensor, wgpu.capabilities());
+    let from = operand(args.names[0], args.from)?;
+    let to = operand(args.names[1], args.to)?;
+    let permutation = operand("permutation", args.permutation)?;
+    let count = args.count.map(|count| operand("count", count)).transpose()?;
+    check_disjoint(&to, &[from, permutation])?;
+    if let Some(count) = count {
+        check_disjoint(&to, &[count])?;
+    }
+    Ok(Tensors { names: args.names, from, permutation, count, to })
 }
