@@ -27,18 +27,9 @@ impl Cpu {
         op.validate(&args.layouts())?;
         let rows = args.go_on.layout().elements();
         let statistics = Statistics::new(op, &args);
-        let (go_on, permutation, count): (
-            Option<&mut [u8]>,
-            Option<&mut [i32]>,
-            Option<&mut [i32]>,
-        ) = (
-            args.go_on.as_mut_slice(),
-            args.permutation.as_mut_slice(),
-            args.go_on_count.as_mut_slice(),
-        );
         // Of other types they would have been refused.
-        let go_on = go_on.unwrap_or_default();
-        let permutation = permutation.unwrap_or_default();
+        let go_on: &mut [u8] = args.go_on.as_mut_slice().unwrap_or_default();
+        let permutation: &mut [i32] = args.permutation.as_mut_slice().unwrap_or_default();
         if let (Some(hidden), Some(previous), Some(threshold)) =
             (args.hidden, args.previous_hidden, op.thresholds().cosine)
         {
@@ -63,7 +54,7 @@ impl Cpu {
             permutation[*next] = row as i32;
             *next += 1;
         }
-        if let Some([count]) = count {
+        if let Some([count]) = args.go_on_count.as_mut_slice::<i32>() {
             *count = going as i32;
         }
         Ok(())
