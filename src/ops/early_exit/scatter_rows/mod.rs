@@ -66,8 +66,7 @@ impl ScatterRows {
     /// Rows of `features` features.
     ///
     /// # Errors
-    /// [`Problem::Size`](crate::Problem::Size) above 2^31 - 1, [`Problem::DType`](crate::Problem::DType) for an integer
-    /// type.
+    /// [`Problem::Size`] above 2^31 - 1, [`Problem::DType`] for an integer type.
     pub fn new(features: usize, dtype: DType) -> Result<ScatterRows, Error> {
         Ok(ScatterRows { moved: MovedRows::new(ScatterRows::NAME, features, dtype)? })
     }
