@@ -163,6 +163,11 @@ impl HeadCase {
             tensors.push(spec("head_bias", weight, &[vocabulary], 0, fill));
         }
         let outputs = self.selected.unwrap_or(rows);
+        // Every second size has seeds of its rows' own.
+        if self.sampling.is_some() && (rows + vocabulary).is_multiple_of(2) {
+            let fill = Fill::Integers { from: 0, below: i32::MAX };
+            tensors.push(spec("seeds", DType::U32, &[outputs, 2], gap, fill));
+        }
         let mut integers = |name, from: i64, below: usize| {
             let fill = Fill::Integers { from: from as i32, below: below as i32 };
             tensors.push(spec(name, DType::I32, &[outputs], 0, fill));
