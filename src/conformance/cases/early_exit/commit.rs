@@ -46,10 +46,15 @@ impl Commit {
         let Commit { batch, capacity, gap, .. } = *self;
         let drafts = self.tree.map_or(4, |[drafts, _]| drafts);
         let integers = |from: i32, below: usize| Fill::Integers { from, below: below as i32 };
-        let mut tensors = vec![
+        let (lengths, emitted) = match self.purpose {
             // Of some the end is beyond the capacity; one in many is no length at all.
-            spec("length", DType::I32, &[batch], 0, integers(-1, capacity + 1)),
-            spec("emitted", DType::I32, &[batch], 0, integers(0, drafts + 2)),
+            Purpose::Conformance => (integers(-1, capacity + 1), integers(0, drafts + 2)),
+            // As much moves as can.
+            Purpose::Bench => (integers(0, capacity / 2), integers(drafts as i32 + 1, drafts + 2)),
+        };
+        let mut tensors = vec![
+            spec("length", DType::I32, &[batch], 0, lengths),
+            spec("emitted", DType::I32, &[batch], 0, emitted),
         ];
         let blocks = self.page_size.map(|page_size| [self.pages(page_size), page_size]);
         if let Some([drafts, nodes]) = self.tree {
@@ -60,7 +65,8 @@ impl Commit {
             tensors.push(spec("cache", self.dtype, &shape, gap, self.fill));
         }
         if let (Some(page_size), Some([pages, _])) = (self.page_size, blocks) {
-            let fill = Fill::Permutation { below: pages + pages / 16 };
+            let nowhere = if self.purpose == Purpose::Bench { 0 } else { pages / 16 };
+            let fill = Fill::Permutation { below: pages + nowhere };
             let shape = [batch, capacity / page_size];
             tensors.push(spec("page_table", DType::I32, &shape, gap, fill));
         }
@@ -125,7 +131,7 @@ pub(super) fn cases() -> Vec<Case> {
     for page_size in [None, Some(16)] {
         let tree = Some([8, 64]);
         let (dtype, purpose) = (DType::BF16, Purpose::Bench);
-        let case = Commit { batch: 4, capacity: 256, page_size, tree, dtype, purpose, ..CHAINS };
+        let case = Commit { batch: 3, capacity: 256, page_size, tree, dtype, purpose, ..CHAINS };
         push(Commit { groups: 32, columns: 1_024, ..case });
     }
     cases
