@@ -79,8 +79,8 @@ pub use error::{Backend, Error, Problem};
 pub use layout::{HasLayout, Layout, MAX_RANK};
 pub use operation::{Cost, NamedLayouts, Operation};
 pub use ops::early_exit::{
-    ExitHead, ExitHeadArgs, ExitHeadStates, ExitHeadStatesArgs, MergeExitStates,
-    MergeExitStatesArgs,
+    ExitHead, ExitHeadArgs, ExitHeadStates, ExitHeadStatesArgs, Finish, MergeExitStates,
+    MergeExitStatesArgs, VerifyGreedy, VerifyGreedyArgs,
 };
 #[cfg(feature = "cuda")]
 pub use ops::prune_gather::CudaIndexSet;

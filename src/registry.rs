@@ -5,7 +5,7 @@ use crate::device::{Device, Loaded, NamedTensors};
 use crate::error::{Error, Problem};
 use crate::layout::{HasLayout, Layout};
 use crate::operation::{Cost, NamedLayouts, Operation};
-use crate::ops::early_exit::{ExitHead, ExitHeadStates, MergeExitStates};
+use crate::ops::early_exit::{ExitHead, ExitHeadStates, MergeExitStates, VerifyGreedy};
 use crate::ops::prune_gather::{
     CompactMask, CompactWeight, CoupledNeurons, GatherNorm, InvertIndices, MaskedGatedMlp,
     PrunedGatedMlp, PrunedLinear, ScatterAdd, ScatterNormGather, SelectTop, SparseGatedMlp,
@@ -60,6 +60,7 @@ pub const OPERATIONS: &[OperationInfo] = &[
     info::<ExitHead>(),
     info::<ExitHeadStates>(),
     info::<MergeExitStates>(),
+    info::<VerifyGreedy>(),
 ];
 
 /// The operation of this name.

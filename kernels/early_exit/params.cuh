@@ -79,3 +79,28 @@ struct ExitMergeParams {
     int32_t tiles;
     int32_t top_k;
 };
+
+// a ragged batch of drafts and what becomes of it: part of the structs below
+struct VerificationParams {
+    const void* draft;
+    const void* offsets;
+    const void* stop_ids;
+    const void* budget;  // null: none
+    void* tokens;        // null: not wanted, as each of the outputs
+    void* accepted;
+    void* emitted;
+    void* next_token;
+    void* last_row;
+    void* finish;
+    int64_t tokens_row_stride;
+    int32_t sequences;
+    int32_t drafts;     // of all sequences
+    int32_t max_draft;  // of one
+    int32_t stop_count;
+};
+
+// the prefix of each draft that equals the target
+struct VerifyGreedyParams {
+    VerificationParams batch;
+    const void* target;
+};

@@ -12,8 +12,8 @@ use siluette::{
     CompactMask, CompactWeight, CoupledNeurons, Cuda, CudaTensor, CudaTensorMut, CudaWorkspace,
     Error, ExitHead, ExitHeadStates, GatedMlp, GatherNorm, HasLayout, InvertIndices, Layout,
     MaskedGatedMlp, MergeExitStates, NamedLayouts, Operation, PrunedGatedMlp, PrunedLinear,
-    ScatterAdd, ScatterNormGather, SelectTop, SiluMlp, SiluMul, SparseGatedMlp, ZeroEntries,
-    registry,
+    ScatterAdd, ScatterNormGather, SelectTop, SiluMlp, SiluMul, SparseGatedMlp, VerifyGreedy,
+    ZeroEntries, registry,
 };
 
 use crate::cuda_support::backend;
@@ -178,5 +178,6 @@ fn every_operation_can_be_captured() {
         ExitHead,
         ExitHeadStates,
         MergeExitStates,
+        VerifyGreedy,
     );
 }

@@ -74,6 +74,36 @@ kernel_parameters! {
         pub tiles: i32,
         pub top_k: i32,
     }
+
+    /// A ragged batch of drafts and what becomes of it.
+    pub(crate) struct VerificationParams {
+        pub draft: ReadPointer,
+        pub offsets: ReadPointer,
+        pub stop_ids: ReadPointer,
+        pub budget: ReadPointer,
+        pub tokens: WritePointer,
+        pub accepted: WritePointer,
+        pub emitted: WritePointer,
+        pub next_token: WritePointer,
+        pub last_row: WritePointer,
+        pub finish: WritePointer,
+        pub tokens_row_stride: i64,
+        pub sequences: i32,
+        pub drafts: i32,
+        pub max_draft: i32,
+        pub stop_count: i32,
+    }
+
+    /// The prefix of each draft that equals the target.
+    pub(crate) struct VerifyGreedyParams {
+        pub batch: VerificationParams,
+        pub target: ReadPointer,
+    }
+}
+
+#[cfg(test)]
+impl crate::backend::cuda::parameters::CType for VerificationParams {
+    const C_TYPE: &'static str = "VerificationParams";
 }
 
 #[cfg(test)]
@@ -89,6 +119,8 @@ mod tests {
         assert_matches_header::<ExitPrepareParams>(HEADER);
         assert_matches_header::<ExitStatesParams>(HEADER);
         assert_matches_header::<ExitMergeParams>(HEADER);
+        assert_matches_header::<VerificationParams>(HEADER);
+        assert_matches_header::<VerifyGreedyParams>(HEADER);
     }
 
     #[test]
@@ -96,5 +128,7 @@ mod tests {
         assert_eq!(size_of::<ExitPrepareParams>(), 6 * 8 + 4 * 4);
         assert_eq!(size_of::<ExitStatesParams>(), 16 * 8 + 15 * 4 + 4);
         assert_eq!(size_of::<ExitMergeParams>(), 17 * 8 + 2 * 4);
+        assert_eq!(size_of::<VerificationParams>(), 11 * 8 + 4 * 4);
+        assert_eq!(size_of::<VerifyGreedyParams>(), 12 * 8 + 4 * 4);
     }
 }

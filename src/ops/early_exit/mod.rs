@@ -10,6 +10,7 @@
 //! | [`ExitHead`] | token, margin, log-sum-exp, entropy, best tokens and a sampled token of `n W^T + b` |
 //! | [`ExitHeadStates`] | the same of a part of the vocabulary, as mergeable states |
 //! | [`MergeExitStates`] | [`ExitHead`]'s results from the states of every part |
+//! | [`VerifyGreedy`] | the prefix of each draft that equals the target, and the target's next token |
 //!
 //! # States
 //!
@@ -32,9 +33,13 @@ pub mod exit_head;
 pub mod merge_exit_states;
 mod philox;
 pub(crate) mod state;
+mod verification;
+pub mod verify_greedy;
 
 pub use exit_head::{ExitHead, ExitHeadArgs, ExitHeadStates, ExitHeadStatesArgs};
 pub use merge_exit_states::{MergeExitStates, MergeExitStatesArgs};
+pub use verification::Finish;
+pub use verify_greedy::{VerifyGreedy, VerifyGreedyArgs};
 
 /// Ids of the vocabulary that one state summarises.
 pub const VOCABULARY_TILE: usize = 128;

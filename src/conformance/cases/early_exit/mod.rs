@@ -1,15 +1,20 @@
 //! Cases of early exit and self-speculation, one file a group of operations.
 
 mod head;
+mod verification;
 
 use crate::conformance::{Case, Tolerance};
 use crate::operation::NamedLayouts;
 
 pub(super) fn cases() -> Vec<Case> {
-    head::cases()
+    [head::cases(), verification::cases()].concat()
 }
 
 /// The tolerance of any inputs, or `None` for operations of other families.
 pub(super) fn tolerance(op: &str, inputs: &NamedLayouts) -> Option<Tolerance> {
-    head::tolerance(op, inputs)
+    match op {
+        // Integers are compared exactly, always.
+        "verify_greedy" => Some(Tolerance::Exact),
+        _ => head::tolerance(op, inputs),
+    }
 }
