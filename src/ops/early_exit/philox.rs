@@ -6,6 +6,10 @@
 pub(crate) enum Purpose {
     /// Gumbel noise on the logits: which token is sampled.
     Token = 0,
+    /// Whether a draft is accepted.
+    Coin = 1,
+    /// The token in place of a rejected draft, or behind the last one.
+    Residual = 2,
 }
 
 const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];

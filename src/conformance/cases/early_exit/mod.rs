@@ -1,20 +1,21 @@
 //! Cases of early exit and self-speculation, one file a group of operations.
 
 mod head;
+mod sampled;
 mod verification;
 
 use crate::conformance::{Case, Tolerance};
 use crate::operation::NamedLayouts;
 
 pub(super) fn cases() -> Vec<Case> {
-    [head::cases(), verification::cases()].concat()
+    [head::cases(), verification::cases(), sampled::cases()].concat()
 }
 
 /// The tolerance of any inputs, or `None` for operations of other families.
 pub(super) fn tolerance(op: &str, inputs: &NamedLayouts) -> Option<Tolerance> {
     match op {
         // Integers are compared exactly, always.
-        "verify_greedy" => Some(Tolerance::Exact),
+        "verify_greedy" | "verify_sampled" => Some(Tolerance::Exact),
         _ => head::tolerance(op, inputs),
     }
 }

@@ -32,16 +32,16 @@ arguments! {
         /// `[B, 2]`: low and high words of the sequences' seeds.
         optional_input seeds: index,
         /// `[B, S + 1]`: emitted ids, then -1.
-        output tokens: integer,
+        optional_output tokens: integer,
         /// `[B]`: how many of them are drafts.
-        output accepted: integer,
+        optional_output accepted: integer,
         /// `[B]`: how many there are.
-        output emitted: integer,
+        optional_output emitted: integer,
         /// `[B]`: the last one, or -1.
-        output next_token: integer,
+        optional_output next_token: integer,
         /// `[B]`: the row of `target` behind which it stands, or -1.
-        output last_row: integer,
+        optional_output last_row: integer,
         /// `[B]`: 0 to go on, 1 stop id, 2 budget, 3 row without a distribution, 4 no valid sequence.
-        output finish: integer,
+        optional_output finish: integer,
     }
 }

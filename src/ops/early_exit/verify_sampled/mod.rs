@@ -15,7 +15,9 @@ pub use arguments::VerifySampledArgs;
 use crate::backend::cpu::{Cpu, Workspace};
 use crate::dtype::DType;
 use crate::error::{Error, Problem};
+use crate::layout::Layout;
 use crate::operation::Operation as _;
+use crate::ops::early_exit::verification::Batch;
 use crate::tensor::{TensorMut, TensorRef};
 use crate::validate::Validator;
 
@@ -173,6 +175,15 @@ impl VerifySampled {
         self.max_draft
     }
 
+    fn batch(&self, draft: &Layout, offsets: &Layout) -> Result<Batch, Error> {
+        Batch::new(Self::NAME, self.max_draft, draft, offsets)
+    }
+
+    /// What devices leave in the workspace between launches.
+    fn scratch(&self, sequences: usize) -> Scratch {
+        Scratch { sequences, slots: sequences.saturating_mul(self.max_draft + 1), walk_words: 2 + self.max_draft }
+    }
+
     /// Whether q is needed.
     fn needs_draft_distribution(&self) -> bool {
         matches!(self.mode, SampledMode::Full | SampledMode::Block)
@@ -181,6 +192,37 @@ impl VerifySampled {
     /// How far off 1 a sum of probabilities may be.
     fn sum_tolerance(&self) -> f32 {
         if self.dtype == DType::F32 { 1e-3 } else { 1e-2 }
+    }
+}
+
+/// Parts of a device's workspace, in words of 4 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Scratch {
+    sequences: usize,
+    /// Rows of target, if every sequence had the longest draft.
+    slots: usize,
+    walk_words: usize,
+}
+
+impl Scratch {
+    /// Of what is known of a row.
+    const PROFILE_WORDS: usize = 8;
+    /// Of what is known of a sequence, which only wgpu gathers.
+    const SEQUENCE_WORDS: usize = 12;
+
+    /// Profiles of the target's rows, then of the drafts' distributions.
+    fn profiles(&self) -> usize {
+        self.slots.saturating_mul(2 * Self::PROFILE_WORDS)
+    }
+
+    /// Where walks begin.
+    fn walks(&self) -> usize {
+        self.profiles().saturating_add(self.sequences * Self::SEQUENCE_WORDS)
+    }
+
+    fn bytes(&self) -> usize {
+        let walks = self.sequences.saturating_mul(self.walk_words);
+        self.walks().saturating_add(walks).saturating_mul(4)
     }
 }
 

@@ -2,18 +2,16 @@
 
 #[cfg(feature = "cuda")]
 use super::cuda;
-use super::validation::Extent;
 use super::{FilterOrder, SampledMode, SampledValues, VerifySampled, VerifySampledArgs, reference};
-use crate::arguments::Arguments as _;
 use crate::backend::cpu::{Cpu, Workspace};
 #[cfg(feature = "cuda")]
 use crate::backend::cuda::{Cuda, CudaPlan, CudaTensor, CudaTensorMut, CudaWorkspace};
 #[cfg(feature = "wgpu")]
 use crate::backend::wgpu::{Plan, Wgpu, WgpuTensor, WgpuWorkspace};
-use crate::dtype::DType;
 use crate::error::{Error, Problem};
 use crate::layout::Layout;
 use crate::operation::{Cost, NamedLayouts, Operation};
+use crate::ops::early_exit::verification::{self, MAX_DRAFT, max_draft};
 use crate::ops::silu_mlp::mlp::config::input;
 use crate::parameters::{ParameterInfo, Parameters};
 use crate::tensor::{TensorMut, TensorRef};
@@ -33,8 +31,6 @@ const VALUES: ParameterInfo =
     parameter("values", "logits or probabilities", "logits", "What the rows hold");
 const FILTER: ParameterInfo =
     parameter("filter", "joint or sequential", "joint", "How top-k and top-p meet");
-const MAX_DRAFT: ParameterInfo =
-    parameter("max_draft", "a whole number", "", "The longest draft; the number of drafts if not given");
 const SEED: ParameterInfo =
     parameter("seed", "a whole number below 2^64", "0", "Of sequences that `seeds` gives none");
 const VALID_VOCAB: ParameterInfo =
@@ -67,8 +63,7 @@ impl Operation for VerifySampled {
             ("probabilities", SampledValues::Probabilities),
         ];
         let filters = [("joint", FilterOrder::Joint), ("sequential", FilterOrder::Sequential)];
-        let drafts = input(op, inputs, "draft")?.elements();
-        let max_draft = parameters.parse(op, &MAX_DRAFT)?.unwrap_or(drafts);
+        let max_draft = max_draft(op, parameters, &input(op, inputs, "draft")?)?;
         let described = VerifySampled::new(target.columns(), max_draft, target.dtype(), mode)?
             .with_values(parameters.choose(op, &VALUES, &values)?.unwrap_or_default())?
             .with_filter(parameters.choose(op, &FILTER, &filters)?.unwrap_or_default())
@@ -84,16 +79,8 @@ impl Operation for VerifySampled {
         inputs: &NamedLayouts,
         _parameters: &Parameters,
     ) -> Result<NamedLayouts, Error> {
-        let draft = input(Self::NAME, inputs, "draft")?;
-        let offsets = input(Self::NAME, inputs, "offsets")?;
-        let sequences = Extent::new(&draft, &offsets)?.sequences;
-        let mut outputs = NamedLayouts::new();
-        for name in ["accepted", "emitted", "next_token", "last_row", "finish"] {
-            outputs.insert(name.to_owned(), Layout::contiguous(DType::I32, &[sequences])?);
-        }
-        let tokens = Layout::contiguous(DType::I32, &[sequences, self.max_draft + 1])?;
-        outputs.insert("tokens".to_owned(), tokens);
-        Ok(outputs)
+        let [draft, offsets] = ["draft", "offsets"].map(|name| input(Self::NAME, inputs, name));
+        self.batch(&draft?, &offsets?)?.outputs()
     }
 
     fn validate(&self, args: &VerifySampledArgs<Layout, Layout>) -> Result<(), Error> {
@@ -108,19 +95,11 @@ impl Operation for VerifySampled {
     }
 
     fn cost(&self, args: &VerifySampledArgs<Layout, Layout>) -> Cost {
-        let bytes = |layout: &Layout| (layout.elements() * layout.dtype().size()) as u64;
-        let mut cost = Cost::default();
-        let Cost { bytes_read, bytes_written, .. } = &mut cost;
-        (*args).visit(
-            |_, layout| *bytes_read += bytes(&layout),
-            |_, layout| *bytes_written += bytes(&layout),
-        );
-        cost
+        verification::cost(*args)
     }
 
     fn workspace_bytes(&self, args: &VerifySampledArgs<Layout, Layout>) -> usize {
-        let sequences = args.offsets.elements().saturating_sub(1);
-        self.scratch(sequences).bytes()
+        self.scratch(args.offsets.elements().saturating_sub(1)).bytes()
     }
 
     fn run_reference(

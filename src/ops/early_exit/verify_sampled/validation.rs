@@ -7,37 +7,9 @@ use crate::dtype::DType;
 use crate::error::{Error, Problem};
 use crate::layout::{HasLayout as _, Layout};
 use crate::operation::Operation as _;
+use crate::ops::early_exit::verification::{Batch, common};
 use crate::tensor::TensorRef;
 use crate::validate::Validator;
-
-/// Drafts and sequences, as the tensors' shapes tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Extent {
-    pub drafts: usize,
-    pub sequences: usize,
-}
-
-impl Extent {
-    pub fn new(draft: &Layout, offsets: &Layout) -> Result<Extent, Error> {
-        let vector = |name, layout: &Layout, minimum: usize, expected| match *layout.shape() {
-            [length] if length >= minimum => Ok(length),
-            ref got => {
-                let (op, problem, got) = (VerifySampled::NAME, Problem::Shape, format!("{got:?}"));
-                Err(Error::argument(op, name, problem, expected, got, ""))
-            }
-        };
-        let drafts = vector("draft", draft, 0, "[N]")?;
-        let ends = vector("offsets", offsets, 1, "[B + 1]")?;
-        let check = Validator::new(VerifySampled::NAME);
-        check.dimension("rows", drafts.saturating_add(ends), 0)?;
-        Ok(Extent { drafts, sequences: ends - 1 })
-    }
-
-    /// Of the target.
-    pub fn rows(&self) -> usize {
-        self.drafts + self.sequences
-    }
-}
 
 const ROWS: &str = "[N + B, V]: a row for each draft and one more for each sequence";
 const OF_DRAFTS: &str = "[N, V]: a row for each draft, in the target's type";
@@ -49,22 +21,16 @@ impl VerifySampled {
         args: &VerifySampledArgs<Layout, Layout>,
     ) -> Result<(), Error> {
         let check = Validator::new(Self::NAME);
-        let extent = Extent::new(&args.draft, &args.offsets)?;
-        let Extent { drafts, sequences } = extent;
-        let (rows, vocabulary) = (extent.rows(), self.vocabulary);
+        let batch = self.batch(&args.draft, &args.offsets)?;
+        let Batch { sequences, drafts, .. } = batch;
+        let (rows, vocabulary) = (batch.rows(), self.vocabulary);
         check.tensor("target", &args.target, self.dtype, &[rows, vocabulary], ROWS)?;
-        check.tensor("draft", &args.draft, DType::I32, &[drafts], "[N]")?;
-        check.tensor("offsets", &args.offsets, DType::U32, &[sequences + 1], "[B + 1]")?;
+        batch.validate(&check, &common!(args))?;
         self.check_presence(args)?;
         let q = &args.draft_distribution;
         let shape = [drafts, vocabulary];
         check.optional_tensor("draft_distribution", q, self.dtype, &shape, OF_DRAFTS)?;
-        if let Some(stop_ids) = &args.stop_ids {
-            let ids = stop_ids.elements();
-            check.tensor("stop_ids", stop_ids, DType::I32, &[ids], "[K]")?;
-        }
         for (name, tensor, dtype) in [
-            ("budget", &args.budget, DType::I32),
             ("temperature", &args.temperature, DType::F32),
             ("top_k", &args.top_k, DType::I32),
             ("top_p", &args.top_p, DType::F32),
@@ -74,19 +40,7 @@ impl VerifySampled {
             check.optional_tensor(name, tensor, dtype, &[sequences], OF_SEQUENCES)?;
         }
         check.optional_tensor("uniforms", &args.uniforms, DType::F32, &[rows, 2], "[N + B, 2]")?;
-        check.optional_tensor("seeds", &args.seeds, DType::U32, &[sequences, 2], "[B, 2]")?;
-        let columns = self.max_draft + 1;
-        check.tensor("tokens", &args.tokens, DType::I32, &[sequences, columns], "[B, S + 1]")?;
-        for (name, layout) in [
-            ("accepted", &args.accepted),
-            ("emitted", &args.emitted),
-            ("next_token", &args.next_token),
-            ("last_row", &args.last_row),
-            ("finish", &args.finish),
-        ] {
-            check.tensor(name, layout, DType::I32, &[sequences], OF_SEQUENCES)?;
-        }
-        Ok(())
+        check.optional_tensor("seeds", &args.seeds, DType::U32, &[sequences, 2], "[B, 2]")
     }
 
     fn check_presence(&self, args: &VerifySampledArgs<Layout, Layout>) -> Result<(), Error> {
@@ -113,12 +67,11 @@ impl VerifySampled {
         &self,
         args: &VerifySampledArgs<TensorRef<'_>, Layout>,
     ) -> Result<(), Error> {
-        let drafts = args.draft.layout().elements();
-        check_offsets(args.offsets.as_slice().unwrap_or_default(), drafts, self.max_draft)?;
+        let batch = self.batch(&args.draft.layout(), &args.offsets.layout())?;
+        batch.validate_values(Self::NAME, &common!(args))?;
         let below = self.vocabulary as i64;
-        let of_vocabulary = |id: i32| (-1..below).contains(&i64::from(id));
         let expected = format!("-1, or an id below {below}");
-        check_each("draft", args.draft, &expected, of_vocabulary)?;
+        check_each("draft", args.draft, &expected, |id: i32| i64::from(id) < below)?;
         let positive = |value: f32| value > 0.0 && value.is_finite();
         check_optional("temperature", args.temperature, "above 0, finite", positive)?;
         check_optional("top_k", args.top_k, "0 or more", |k: i32| k >= 0)?;
@@ -139,26 +92,6 @@ impl VerifySampled {
 
 fn refuse(name: &'static str, expected: impl fmt::Display, got: impl fmt::Display) -> Error {
     Error::argument(VerifySampled::NAME, name, Problem::Value, expected, got, "")
-}
-
-/// Ascending from 0 to the number of drafts, in steps that are no longer than the longest draft.
-fn check_offsets(offsets: &[u32], drafts: usize, max_draft: usize) -> Result<(), Error> {
-    let ends = [(0, offsets.first(), 0), (offsets.len().saturating_sub(1), offsets.last(), drafts)];
-    for (at, offset, wanted) in ends {
-        if let Some(&offset) = offset.filter(|&&offset| offset as usize != wanted) {
-            let got = format_args!("{offset} at position {at}");
-            return Err(refuse("offsets", format_args!("{wanted} at position {at}"), got));
-        }
-    }
-    for (at, pair) in offsets.windows(2).enumerate() {
-        let length = i64::from(pair[1]) - i64::from(pair[0]);
-        if length < 0 || length > max_draft as i64 {
-            let expected = format_args!("ascending by at most max_draft = {max_draft}");
-            let got = format_args!("{} then {} at position {}", pair[0], pair[1], at + 1);
-            return Err(refuse("offsets", expected, got));
-        }
-    }
-    Ok(())
 }
 
 fn check_each<T: crate::dtype::Element + fmt::Display>(

@@ -47,7 +47,7 @@ pub(super) fn verify(
     // The operation's dimensions were checked when it was validated.
     if let Ok(batch) = op.batch(&args.draft.layout(), &args.offsets.layout()) {
         verify_chains(&batch, common!(args), |sequence| {
-            let found = found[sequence.first_row - sequence.first_draft];
+            let found = found[rows.owner(sequence.first_row).0];
             let correction = Some(found.correction).filter(|&token| token >= 0);
             Walk { accepted: found.accepted as usize, correction }
         });
