@@ -80,7 +80,8 @@ pub use layout::{HasLayout, Layout, MAX_RANK};
 pub use operation::{Cost, NamedLayouts, Operation};
 pub use ops::early_exit::{
     ExitHead, ExitHeadArgs, ExitHeadStates, ExitHeadStatesArgs, Finish, MergeExitStates,
-    MergeExitStatesArgs, VerifyGreedy, VerifyGreedyArgs, VerifySampled, VerifySampledArgs, SampledMode, SampledValues, FilterOrder,
+    FilterOrder, MergeExitStatesArgs, SampledMode, SampledValues, VerifyGreedy, VerifyGreedyArgs,
+    VerifySampled, VerifySampledArgs, VerifyTree, VerifyTreeArgs,
 };
 #[cfg(feature = "cuda")]
 pub use ops::prune_gather::CudaIndexSet;

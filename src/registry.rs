@@ -5,7 +5,9 @@ use crate::device::{Device, Loaded, NamedTensors};
 use crate::error::{Error, Problem};
 use crate::layout::{HasLayout, Layout};
 use crate::operation::{Cost, NamedLayouts, Operation};
-use crate::ops::early_exit::{ExitHead, ExitHeadStates, MergeExitStates, VerifyGreedy, VerifySampled};
+use crate::ops::early_exit::{
+    ExitHead, ExitHeadStates, MergeExitStates, VerifyGreedy, VerifySampled, VerifyTree,
+};
 use crate::ops::prune_gather::{
     CompactMask, CompactWeight, CoupledNeurons, GatherNorm, InvertIndices, MaskedGatedMlp,
     PrunedGatedMlp, PrunedLinear, ScatterAdd, ScatterNormGather, SelectTop, SparseGatedMlp,
@@ -61,6 +63,7 @@ pub const OPERATIONS: &[OperationInfo] = &[
     info::<ExitHeadStates>(),
     info::<MergeExitStates>(),
     info::<VerifyGreedy>(),
+    info::<VerifyTree>(),
     info::<VerifySampled>(),
 ];
 

@@ -104,3 +104,13 @@ struct VerifyGreedyParams {
     VerificationParams batch;
     const void* target;
 };
+
+// the path of a tree of drafts that the target takes
+struct VerifyTreeParams {
+    VerificationParams batch;
+    const void* first_child;
+    const void* next_sibling;
+    const void* target;
+    void* path;
+    int64_t path_row_stride;
+};

@@ -75,10 +75,10 @@ __device__ __forceinline__ void put_integer(void* tensor, int64_t index, int32_t
     if (tensor != nullptr) static_cast<int32_t*>(tensor)[index] = value;
 }
 
-// Writes a sequence's results. All lanes call it.
+// Writes a sequence's results; `last_row` is that of the last token emitted, or -1. All lanes call it.
 template <class Token>
-__device__ __forceinline__ void write_results(const VerificationParams& p, int32_t index, const Sequence& sequence,
-                                              const End& end, Token token) {
+__device__ __forceinline__ void write_results(const VerificationParams& p, int32_t index, const End& end,
+                                              int64_t last_row, Token token) {
     const int32_t lane = threadIdx.x % 32;
     if (p.tokens != nullptr) {
         int32_t* row = static_cast<int32_t*>(p.tokens) + index * p.tokens_row_stride;
@@ -91,11 +91,20 @@ __device__ __forceinline__ void write_results(const VerificationParams& p, int32
     put_integer(p.accepted, index, end.accepted);
     put_integer(p.emitted, index, end.emitted);
     put_integer(p.next_token, index, last < 0 ? -1 : token(last));
-    put_integer(p.last_row, index, last < 0 ? -1 : int32_t(sequence.first_row + last));
+    put_integer(p.last_row, index, int32_t(last_row));
     put_integer(p.finish, index, end.finish);
 }
 
 // The results of a sequence whose offsets or parameters are malformed.
-__device__ __forceinline__ void write_invalid(const VerificationParams& p, int32_t index, const Sequence& sequence) {
-    write_results(p, index, sequence, End{0, 0, FINISH_INVALID_SEQUENCE}, [](int32_t) { return int32_t(-1); });
+__device__ __forceinline__ void write_invalid(const VerificationParams& p, int32_t index) {
+    write_results(p, index, End{0, 0, FINISH_INVALID_SEQUENCE}, -1, [](int32_t) { return int32_t(-1); });
+}
+
+// The end of a walk along a chain of drafts: cut and written. All lanes call it.
+__device__ __forceinline__ void end_chain(const VerificationParams& p, int32_t index, const Sequence& sequence,
+                                          Walk walk) {
+    const int32_t* draft = static_cast<const int32_t*>(p.draft) + sequence.first;
+    const auto token = [&](int32_t place) { return place < walk.accepted ? draft[place] : walk.correction; };
+    const End end = end_of(p, index, walk, token);
+    write_results(p, index, end, end.emitted == 0 ? -1 : sequence.first_row + end.emitted - 1, token);
 }

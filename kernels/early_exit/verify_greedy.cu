@@ -17,7 +17,7 @@ extern "C" __global__ void __launch_bounds__(VERIFY_WARPS * 32)
     if (index >= p.batch.sequences) return;
     const Sequence sequence = sequence_at(p.batch, int32_t(index));
     if (!sequence.is_valid) {
-        write_invalid(p.batch, int32_t(index), sequence);
+        write_invalid(p.batch, int32_t(index));
         return;
     }
     const int32_t lane = threadIdx.x % 32;
@@ -30,8 +30,6 @@ extern "C" __global__ void __launch_bounds__(VERIFY_WARPS * 32)
         const uint32_t votes = __ballot_sync(FULL_WARP, differs);
         if (votes != 0) accepted = base + __ffs(votes) - 1;
     }
-    const Walk walk{accepted, target[accepted]};
-    const auto token = [&](int32_t place) { return place < walk.accepted ? draft[place] : walk.correction; };
-    write_results(p.batch, int32_t(index), sequence, end_of(p.batch, int32_t(index), walk, token), token);
+    end_chain(p.batch, int32_t(index), sequence, Walk{accepted, target[accepted]});
 }
 SIMULATED_KERNEL(verify_greedy_i32)

@@ -128,6 +128,18 @@ pub enum Fill {
         /// One more than the largest.
         below: i32,
     },
+    /// Links of random trees of drafts, one for each list of these lengths: first children by row, which are one more than
+    /// drafts, or next siblings by draft.
+    TreeLinks {
+        /// As in [`Fill::Lists`].
+        rows: usize,
+        /// As in [`Fill::Lists`].
+        below: usize,
+        /// As in [`Fill::Lists`].
+        share: f64,
+        /// Next siblings; otherwise first children.
+        siblings: bool,
+    },
     /// `state_values`, or `state_tokens` that go with them, of tiles of random logits: the tensor's shape says of how
     /// many tiles, rows and best tokens. One tile in eight is masked.
     ExitStates,
@@ -162,6 +174,7 @@ impl Case {
                 let source = match spec.fill {
                     Fill::Rank { of, .. } => of,
                     Fill::ExitStates => "states",
+                    Fill::TreeLinks { .. } => "links",
                     _ => spec.name,
                 };
                 let seed = random::seed(&[self.op, &self.name, &self.dtype, source]);

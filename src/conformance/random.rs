@@ -62,6 +62,12 @@ pub(super) fn values(seed: u64, fill: Fill, layout: &Layout) -> Box<dyn Iterator
                 Some(f64::from(from) + (uniform.uniform() * span).floor())
             }))
         }
+        Fill::TreeLinks { rows, below, share, siblings } => {
+            let mut random = Normal::new(seed);
+            let trees = list_lengths(rows, below, share)
+                .flat_map(move |drafts| tree_links(&mut random, drafts, siblings));
+            Box::new(trees.map(f64::from))
+        }
         Fill::ExitStates => Box::new(exit_states(seed, layout).into_iter()),
         Fill::Constant { value } => Box::new(std::iter::repeat(value)),
         Fill::Uniform => {
@@ -112,6 +118,20 @@ pub(crate) fn list_lengths(
     let usual = (share * below as f64).round() as usize;
     let lengths = [usual, 0, usual.min(1), if usual > 0 { below } else { 0 }, usual / 2];
     (0..rows).map(move |row| lengths[row % lengths.len()])
+}
+
+/// First children by row, or next siblings by draft, of a random tree: the first draft is the root's child, and of the
+/// others half the child of the draft before and half of any row before.
+fn tree_links(random: &mut Normal, drafts: usize, siblings: bool) -> Vec<i32> {
+    let mut first_child = vec![-1; drafts + 1];
+    let mut next_sibling = vec![-1; drafts];
+    // From the last on: whoever was the first child becomes its next sibling.
+    for draft in (0..drafts).rev() {
+        let any = (random.uniform() * (draft + 1) as f64) as usize;
+        let parent = if random.uniform() < 0.5 { draft } else { any };
+        next_sibling[draft] = std::mem::replace(&mut first_child[parent], draft as i32);
+    }
+    if siblings { next_sibling } else { first_child }
 }
 
 /// States of tiles that hold a few logits each: the values for a floating-point layout, otherwise the ids.

@@ -179,5 +179,6 @@ fn every_operation_can_be_captured() {
         ExitHeadStates,
         MergeExitStates,
         VerifyGreedy,
+        VerifyTree,
     );
 }

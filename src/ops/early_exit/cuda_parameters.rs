@@ -99,6 +99,16 @@ kernel_parameters! {
         pub batch: VerificationParams,
         pub target: ReadPointer,
     }
+
+    /// The path of a tree of drafts that the target takes.
+    pub(crate) struct VerifyTreeParams {
+        pub batch: VerificationParams,
+        pub first_child: ReadPointer,
+        pub next_sibling: ReadPointer,
+        pub target: ReadPointer,
+        pub path: WritePointer,
+        pub path_row_stride: i64,
+    }
 }
 
 #[cfg(test)]
@@ -121,6 +131,7 @@ mod tests {
         assert_matches_header::<ExitMergeParams>(HEADER);
         assert_matches_header::<VerificationParams>(HEADER);
         assert_matches_header::<VerifyGreedyParams>(HEADER);
+        assert_matches_header::<VerifyTreeParams>(HEADER);
     }
 
     #[test]
@@ -130,5 +141,6 @@ mod tests {
         assert_eq!(size_of::<ExitMergeParams>(), 17 * 8 + 2 * 4);
         assert_eq!(size_of::<VerificationParams>(), 11 * 8 + 4 * 4);
         assert_eq!(size_of::<VerifyGreedyParams>(), 12 * 8 + 4 * 4);
+        assert_eq!(size_of::<VerifyTreeParams>(), 16 * 8 + 4 * 4);
     }
 }

@@ -11,6 +11,7 @@
 //! | [`ExitHeadStates`] | the same of a part of the vocabulary, as mergeable states |
 //! | [`MergeExitStates`] | [`ExitHead`]'s results from the states of every part |
 //! | [`VerifyGreedy`] | the prefix of each draft that equals the target, and the target's next token |
+//! | [`VerifyTree`] | the path of each tree of drafts that the target takes, and the target's next token |
 //! | [`VerifySampled`] | drafts accepted as if the target had sampled them, and one token more |
 //!
 //! # States
@@ -37,12 +38,16 @@ pub(crate) mod state;
 mod verification;
 pub mod verify_greedy;
 pub mod verify_sampled;
+pub mod verify_tree;
 
 pub use exit_head::{ExitHead, ExitHeadArgs, ExitHeadStates, ExitHeadStatesArgs};
 pub use merge_exit_states::{MergeExitStates, MergeExitStatesArgs};
 pub use verification::Finish;
 pub use verify_greedy::{VerifyGreedy, VerifyGreedyArgs};
-pub use verify_sampled::{FilterOrder, SampledMode, SampledValues, VerifySampled, VerifySampledArgs};
+pub use verify_sampled::{
+    FilterOrder, SampledMode, SampledValues, VerifySampled, VerifySampledArgs,
+};
+pub use verify_tree::{VerifyTree, VerifyTreeArgs};
 
 /// Ids of the vocabulary that one state summarises.
 pub const VOCABULARY_TILE: usize = 128;

@@ -15,7 +15,7 @@ pub(super) fn cases() -> Vec<Case> {
 pub(super) fn tolerance(op: &str, inputs: &NamedLayouts) -> Option<Tolerance> {
     match op {
         // Integers are compared exactly, always.
-        "verify_greedy" | "verify_sampled" => Some(Tolerance::Exact),
+        "verify_greedy" | "verify_tree" | "verify_sampled" => Some(Tolerance::Exact),
         _ => head::tolerance(op, inputs),
     }
 }

@@ -7,6 +7,7 @@ use crate::parameters::Parameters;
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     greedy(&mut cases);
+    trees(&mut cases);
     cases
 }
 
@@ -45,7 +46,7 @@ fn greedy(cases: &mut Vec<Case>) {
     let budgets = Fill::Integers { from: -1, below: 5 };
     let mut add = |name: &str, sequences, max_draft, share, ids, stops, budget| {
         let batch = RaggedBatch { sequences, max_draft, share };
-        let case = GreedyCase { batch, ids, stops, budget };
+        let case = DraftCase { tree: false, batch, ids, stops, budget };
         cases.push(case.into_case(name, Purpose::Conformance));
     };
     add("one sequence", 1, 4, 1.0, pair, None, None);
@@ -72,20 +73,45 @@ fn greedy(cases: &mut Vec<Case>) {
         let batch = RaggedBatch { sequences, max_draft, share: 1.0 };
         let ids = Fill::Integers { from: 0, below: 2 };
         let stops = Some((2, Fill::Integers { from: 5, below: 9 }));
-        let case = GreedyCase { batch, ids, stops, budget: Some(one) };
+        let case = DraftCase { tree: false, batch, ids, stops, budget: Some(one) };
         let name = format!("{sequences} sequences of {max_draft}");
         cases.push(case.into_case(&name, Purpose::Bench));
     }
 }
 
-struct GreedyCase {
+fn trees(cases: &mut Vec<Case>) {
+    let ids = |below| Fill::Integers { from: 0, below };
+    let stop = Some((2, Fill::Integers { from: 1, below: 3 }));
+    let budgets = Some(Fill::Integers { from: -1, below: 5 });
+    let mut add = |name: &str, sequences, max_draft, share, ids, stops, budget| {
+        let batch = RaggedBatch { sequences, max_draft, share };
+        let case = DraftCase { tree: true, batch, ids, stops, budget };
+        cases.push(case.into_case(name, Purpose::Conformance));
+    };
+    add("one sequence", 1, 9, 1.0, ids(2), None, None);
+    add("one of nothing", 1, 0, 0.0, ids(2), None, None);
+    add("no sequences", 0, 4, 0.0, ids(2), None, None);
+    add("every first child is accepted", 12, 24, 0.7, ids(1), None, None);
+    add("two ids", 67, 12, 0.9, ids(2), None, None);
+    add("four ids, stops", 67, 40, 0.9, ids(4), stop, None);
+    add("two ids, budgets", 67, 12, 0.9, ids(2), None, budgets);
+    add("longer than a warp", 9, 100, 0.6, ids(2), None, None);
+    let none = Fill::Integers { from: -1, below: 2 };
+    add("rows without tokens", 131, 16, 0.9, none, stop, budgets);
+    let batch = RaggedBatch { sequences: 64, max_draft: 64, share: 1.0 };
+    let case = DraftCase { tree: true, batch, ids: ids(4), stops: None, budget: None };
+    cases.push(case.into_case("64 sequences of 64", Purpose::Bench));
+}
+
+struct DraftCase {
+    tree: bool,
     batch: RaggedBatch,
     ids: Fill,
     stops: Option<(usize, Fill)>,
     budget: Option<Fill>,
 }
 
-impl GreedyCase {
+impl DraftCase {
     fn into_case(self, name: &str, purpose: Purpose) -> Case {
         let (batch, drafts) = (self.batch, self.batch.drafts());
         let mut tensors = vec![
@@ -93,6 +119,13 @@ impl GreedyCase {
             batch.offsets(),
             vector("target", DType::I32, drafts + batch.sequences, self.ids),
         ];
+        if self.tree {
+            let RaggedBatch { sequences: rows, max_draft: below, share } = batch;
+            let links = |siblings| Fill::TreeLinks { rows, below, share, siblings };
+            let count = drafts + batch.sequences;
+            tensors.push(vector("first_child", DType::I32, count, links(false)));
+            tensors.push(vector("next_sibling", DType::I32, drafts, links(true)));
+        }
         if let Some((count, ids)) = self.stops {
             tensors.push(vector("stop_ids", DType::I32, count, ids));
         }
@@ -100,7 +133,7 @@ impl GreedyCase {
             tensors.push(vector("budget", DType::I32, batch.sequences, budget));
         }
         Case {
-            op: "verify_greedy",
+            op: if self.tree { "verify_tree" } else { "verify_greedy" },
             name: name.to_owned(),
             dtype: "i32".to_owned(),
             purpose,

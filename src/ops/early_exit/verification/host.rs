@@ -28,8 +28,6 @@ pub(in crate::ops::early_exit) struct Sequences<'a> {
 pub(in crate::ops::early_exit) struct Sequence<'a> {
     /// Its drafts.
     pub draft: &'a [i32],
-    /// Its first draft's place among all.
-    pub first_draft: usize,
     /// Its first row of target.
     pub first_row: usize,
     stop_ids: &'a [i32],
@@ -39,12 +37,11 @@ pub(in crate::ops::early_exit) struct Sequence<'a> {
 impl<'a> Sequences<'a> {
     /// Of valid tensors.
     pub fn new<Out>(common: &Common<TensorRef<'a>, Out>) -> Sequences<'a> {
-        let integers = |tensor: TensorRef<'a>| tensor.as_slice::<i32>().unwrap_or_default();
         Sequences {
             offsets: index_values(common.offsets),
-            draft: integers(common.draft),
-            stop_ids: common.stop_ids.map(integers).unwrap_or_default(),
-            budget: common.budget.map(integers),
+            draft: integer_values(common.draft),
+            stop_ids: common.stop_ids.map(integer_values).unwrap_or_default(),
+            budget: common.budget.map(integer_values),
         }
     }
 
@@ -53,7 +50,6 @@ impl<'a> Sequences<'a> {
         let [first, end] = [index, index + 1].map(|at| self.offsets[at] as usize);
         Sequence {
             draft: &self.draft[first..end],
-            first_draft: first,
             first_row: first + index,
             stop_ids: self.stop_ids,
             budget: self.budget.map(|budget| budget[index]),
@@ -89,26 +85,23 @@ impl Sequence<'_> {
 }
 
 impl Outputs<TensorMut<'_>> {
-    /// Writes a sequence's results.
+    /// Writes a sequence's results; `last_row` is that of the last token emitted, if there is one.
     pub fn write(
         &mut self,
         index: usize,
-        sequence: &Sequence<'_>,
         end: End,
+        last_row: Option<usize>,
         token: impl Fn(usize) -> i32,
     ) {
         if let Some(tokens) = &mut self.tokens {
-            let (stride, columns) = (tokens.layout().row_stride(), tokens.layout().columns());
-            let row = &mut integers(tokens)[index * stride..][..columns];
-            row.fill(-1);
-            row.iter_mut().take(end.emitted).enumerate().for_each(|(i, out)| *out = token(i));
+            fill_row(tokens, index, (0..end.emitted).map(&token));
         }
         let last = end.emitted.checked_sub(1);
         for (output, value) in [
             (&mut self.accepted, end.accepted as i32),
             (&mut self.emitted, end.emitted as i32),
             (&mut self.next_token, last.map_or(-1, &token)),
-            (&mut self.last_row, last.map_or(-1, |last| (sequence.first_row + last) as i32)),
+            (&mut self.last_row, last_row.map_or(-1, |row| row as i32)),
             (&mut self.finish, end.finish.code()),
         ] {
             if let Some(output) = output {
@@ -116,6 +109,25 @@ impl Outputs<TensorMut<'_>> {
             }
         }
     }
+}
+
+/// A row of values, then -1.
+pub(in crate::ops::early_exit) fn fill_row(
+    tensor: &mut TensorMut<'_>,
+    row: usize,
+    values: impl Iterator<Item = i32>,
+) {
+    let (stride, columns) = (tensor.layout().row_stride(), tensor.layout().columns());
+    if columns > 0 {
+        let row = &mut integers(tensor)[row * stride..][..columns];
+        row.fill(-1);
+        row.iter_mut().zip(values).for_each(|(out, value)| *out = value);
+    }
+}
+
+/// Elements of a valid tensor of i32.
+pub(in crate::ops::early_exit) fn integer_values(tensor: TensorRef<'_>) -> &[i32] {
+    tensor.as_slice().unwrap_or_else(|| unreachable!("validated to hold i32"))
 }
 
 fn integers<'t>(tensor: &'t mut TensorMut<'_>) -> &'t mut [i32] {
@@ -139,7 +151,8 @@ pub(in crate::ops::early_exit) fn verify_chains(
             false => walk.correction.unwrap_or(-1),
         };
         let end = sequence.end(walk, token);
-        outputs.write(index, &sequence, end, token);
+        let last_row = end.emitted.checked_sub(1).map(|last| sequence.first_row + last);
+        outputs.write(index, end, last_row, token);
     }
 }
 
@@ -155,7 +168,7 @@ mod tests {
         budget: Option<i32>,
     ) -> (usize, usize, Finish) {
         let draft = [10, 11, 12];
-        let sequence = Sequence { draft: &draft, first_draft: 0, first_row: 0, stop_ids, budget };
+        let sequence = Sequence { draft: &draft, first_row: 0, stop_ids, budget };
         let walk = Walk { accepted, correction: valid.then_some(20) };
         let token = |place: usize| if place < accepted { draft[place] } else { 20 };
         let end = sequence.end(walk, token);

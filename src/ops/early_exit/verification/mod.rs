@@ -226,7 +226,7 @@ impl Batch {
             }
             start = offset_wide;
         }
-        let drafts = common.draft.as_slice::<i32>().unwrap_or_default();
+        let drafts = host::integer_values(common.draft);
         match drafts.iter().position(|&id| id < -1) {
             Some(position) => {
                 let remedy = "-1 stands for no token; it is never accepted";
@@ -236,6 +236,12 @@ impl Batch {
             None => Ok(()),
         }
     }
+}
+
+/// Words of a stored walk: how many drafts were accepted, or -1 if the sequence is malformed; the token behind them, or
+/// -1; which drafts they are.
+pub(super) fn walk_words(max_draft: usize) -> usize {
+    2 + max_draft
 }
 
 /// Everything is read and written once.

@@ -1,7 +1,7 @@
-//! A ragged batch of drafts through wgpu, by the contract in `kernels/early_exit/verification.wgsl`.
+//! A ragged batch of drafts through wgpu, by the contract in `kernels/early_exit/verify_end.wgsl`.
 
 use super::{Batch, Outputs};
-use crate::backend::wgpu::registry::verify_greedy;
+use crate::backend::wgpu::registry::verify_end;
 use crate::backend::wgpu::{Bound, Operand, PlanBuilder, Wgpu};
 use crate::error::Error;
 use crate::layout::HasLayout as _;
@@ -46,11 +46,13 @@ pub(in crate::ops::early_exit) struct Inputs<'a> {
     pub source_stride: u32,
 }
 
-/// Which shader ends the sequences.
+/// What walks are read from.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::ops::early_exit) enum Source {
     /// Target tokens, along which it walks itself.
     Target,
+    /// Walks that the launch before has stored.
+    Walks,
 }
 
 /// Results of one launch: with five inputs that is what every device can bind.
@@ -72,12 +74,12 @@ pub(in crate::ops::early_exit) fn record<'a>(
 ) -> Result<(), Error> {
     for results in results.chunks(RESULTS) {
         let out = |index: usize| optional(&results.get(index).map(|result| result.operand));
-        let bindings = verify_greedy::Bindings {
+        let bindings = verify_end::Bindings {
             draft: optional(&Some(inputs.draft))?,
             offsets: inputs.offsets.whole()?,
             stop_ids: optional(&inputs.stop_ids)?,
             budget: optional(&inputs.budget)?,
-            target_tokens: inputs.source,
+            walk_source: inputs.source,
             out_0: out(0)?,
             out_1: out(1)?,
             out_2: out(2)?,
@@ -92,7 +94,7 @@ pub(in crate::ops::early_exit) fn record<'a>(
             _ => 1,
         };
         let stop_count = inputs.stop_ids.map_or(0, |ids| ids.layout().elements());
-        let parameters = verify_greedy::Parameters {
+        let parameters = verify_end::Parameters {
             sequences: batch.sequences as u32,
             drafts: batch.drafts as u32,
             max_draft: batch.max_draft as u32,
@@ -102,7 +104,7 @@ pub(in crate::ops::early_exit) fn record<'a>(
             offsets_start: bindings.offsets.start,
             stop_ids_start: bindings.stop_ids.start,
             budget_start: bindings.budget.start,
-            source_start: bindings.target_tokens.start,
+            source_start: bindings.walk_source.start,
             source_stride: inputs.source_stride,
             out_0_code: code(0),
             out_0_start: bindings.out_0.start,
@@ -116,13 +118,12 @@ pub(in crate::ops::early_exit) fn record<'a>(
         };
         let threads = threads(wgpu);
         let workgroups = (batch.sequences as u64).div_ceil(u64::from(threads));
-        let bindings = bindings.into_array();
-        match source {
-            Source::Target => {
-                let constants = verify_greedy::Constants { threads }.values();
-                plan.dispatch(&verify_greedy::ONLY, constants, &parameters, bindings, workgroups)?;
-            }
-        }
+        let shader = match source {
+            Source::Target => &verify_end::TARGET,
+            Source::Walks => &verify_end::STORED,
+        };
+        let constants = verify_end::Constants { threads }.values();
+        plan.dispatch(shader, constants, &parameters, bindings.into_array(), workgroups)?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use crate::backend::cpu::Cpu;
 use crate::error::Error;
 use crate::operation::Operation as _;
 use crate::ops::early_exit::verification::common;
-use crate::ops::early_exit::verification::host::{Sequence, Walk, verify_chains};
+use crate::ops::early_exit::verification::host::{Sequence, Walk, integer_values, verify_chains};
 use crate::tensor::{TensorMut, TensorRef};
 
 impl Cpu {
@@ -20,7 +20,7 @@ impl Cpu {
     ) -> Result<(), Error> {
         op.validate(&args.layouts())?;
         op.validate_values(&args.inputs())?;
-        let target = args.target.as_slice::<i32>().unwrap_or_default();
+        let target = integer_values(args.target);
         let batch = op.batch(&args)?;
         verify_chains(&batch, common!(args), |sequence| walk(sequence, target));
         Ok(())

@@ -12,11 +12,11 @@ pub(super) fn verify_greedy(args: VerifyGreedyArgs<TensorRef<'_>, TensorMut<'_>>
     };
     let (draft, offsets, target) = (ids(args.draft), ids(args.offsets), ids(args.target));
     let mut sequences = Vec::new();
-    let mut first_rows = Vec::new();
     for (index, bounds) in offsets.windows(2).enumerate() {
         let first_row = bounds[0] as usize + index;
         let mut rows = target[first_row..].iter().copied();
-        let mut candidates = Candidates { accepted: Vec::new(), correction: None };
+        let mut candidates = Candidates::default();
+        candidates.rows = (first_row..=index + bounds[1] as usize).collect();
         let mut next = rows.next().filter(|&token| token >= 0);
         for &token in &draft[bounds[0] as usize..bounds[1] as usize] {
             if next != Some(token) {
@@ -27,7 +27,6 @@ pub(super) fn verify_greedy(args: VerifyGreedyArgs<TensorRef<'_>, TensorMut<'_>>
         }
         candidates.correction = next;
         sequences.push(candidates);
-        first_rows.push(first_row);
     }
-    write(common!(args), &sequences, &first_rows);
+    write(common!(args), &sequences);
 }

@@ -17,7 +17,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Problem};
 use crate::layout::Layout;
 use crate::operation::Operation as _;
-use crate::ops::early_exit::verification::Batch;
+use crate::ops::early_exit::verification::{Batch, walk_words};
 use crate::tensor::{TensorMut, TensorRef};
 use crate::validate::Validator;
 
@@ -181,7 +181,7 @@ impl VerifySampled {
 
     /// What devices leave in the workspace between launches.
     fn scratch(&self, sequences: usize) -> Scratch {
-        Scratch { sequences, slots: sequences.saturating_mul(self.max_draft + 1), walk_words: 2 + self.max_draft }
+        Scratch { sequences, slots: sequences.saturating_mul(self.max_draft + 1), walk_words: walk_words(self.max_draft) }
     }
 
     /// Whether q is needed.

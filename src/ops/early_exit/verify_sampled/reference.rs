@@ -16,13 +16,12 @@ pub(super) fn verify(
     let oracle = Oracle::new(op, &args.inputs());
     let offsets: Vec<usize> =
         args.offsets.to_f64().into_iter().map(|offset| offset as usize).collect();
-    let (mut sequences, mut first_rows) = (Vec::new(), Vec::new());
+    let mut sequences = Vec::new();
     for (index, bounds) in offsets.windows(2).enumerate() {
         let sequence = Sequence { oracle: &oracle, index, first: bounds[0], end: bounds[1] };
         sequences.push(sequence.verify());
-        first_rows.push(sequence.first_row());
     }
-    write(common!(args), &sequences, &first_rows);
+    write(common!(args), &sequences);
 }
 
 /// The inputs, widened.
@@ -82,8 +81,11 @@ impl Sequence<'_> {
             SampledMode::OneHot | SampledMode::Full => self.one_by_one(),
             SampledMode::Block => self.block(),
         };
-        let accepted = self.drafts()[..accepted].to_vec();
-        Candidates { accepted, correction: correction.map(|id| id as i32) }
+        Candidates {
+            accepted: self.drafts()[..accepted].to_vec(),
+            correction: correction.map(|id| id as i32),
+            rows: (self.first_row()..=self.first_row() + accepted).collect(),
+        }
     }
 
     fn matched(&self) -> (usize, Option<usize>) {

@@ -1,14 +1,17 @@
-// How the sequences of a ragged batch end: cuts what a walk along each draft found, and writes up to three results.
+// verify_greedy, and the end of every other verification: cuts what a walk along each draft found behind the first stop id
+// and where the budget ends, and writes up to three results.
 //
 // draft [N] i32      offsets [B + 1] u32, any values      stop_ids [K] i32, budget [B] i32, optional
-// $source            what the walk is read from; the kernel says how
+// walk_source        target tokens or stored walks, as the variant's fragment says
 // out_0..2           results, by code: rows of tokens [B, S + 1] or path [B, S], or numbers [B], all i32
 //
 // launch  ceil(B / THREADS); an invocation owns a sequence
+// With five inputs, three results are what every device can bind; walks are so short that the next launch repeats one.
 //
-// The kernel defines
+// The fragment defines
 //   fn walk_of(index: u32, sequence: Sequence) -> Walk
 //   fn node_at(index: u32, place: u32) -> u32     the sequence's draft that is the walk's accepted one at `place`
+#variant walk = target stored
 
 override THREADS: u32 = 64u;
 
@@ -56,12 +59,13 @@ struct Parameters {
 @group(0) @binding(2) var<storage, read> offsets: array<u32>;
 @group(0) @binding(3) var<storage, read> stop_ids: array<i32>;
 @group(0) @binding(4) var<storage, read> budget: array<i32>;
-@group(0) @binding(5) var<storage, read> $source: array<i32>;
+@group(0) @binding(5) var<storage, read> walk_source: array<i32>;
 @group(0) @binding(6) var<storage, read_write> out_0: array<i32>;
 @group(0) @binding(7) var<storage, read_write> out_1: array<i32>;
 @group(0) @binding(8) var<storage, read_write> out_2: array<i32>;
 #import shared/grid.wgsl
 #import early_exit/sequence.wgsl
+#import early_exit/walk_$walk.wgsl
 
 // What a walk along a draft found: `accepted` drafts, then a token, or a row without one if that is negative.
 struct Walk {
@@ -142,7 +146,15 @@ fn number(code: u32, index: u32, sequence: Sequence, walk: Walk, end: End) -> i3
             return token_at(index, sequence, walk, end.emitted - 1u);
         }
         case LAST_ROW: {
-            return select(-1, i32(sequence.first + index + end.emitted) - 1, end.emitted > 0u);
+            if (end.emitted == 0u) {
+                return -1;
+            }
+            // A node's row is that behind its own; the first one of a sequence is that before all drafts.
+            var row = 0u;
+            if (end.emitted > 1u) {
+                row = node_at(index, end.emitted - 2u) + 1u;
+            }
+            return i32(sequence.first + index + row);
         }
         default: {
             return end.finish;
@@ -181,5 +193,23 @@ fn write_results(index: u32, sequence: Sequence, walk: Walk) {
     for (var place = 0u; place < columns_of(parameters.out_2_code); place++) {
         let at = parameters.out_2_start + index * parameters.out_2_stride + place;
         out_2[at] = value_at(parameters.out_2_code, index, sequence, walk, end, place);
+    }
+}
+
+@compute @workgroup_size(THREADS)
+fn verify_end(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) thread: u32,
+) {
+    let block = launch_index(workgroup, workgroups);
+    // Not `block * THREADS + thread < sequences`, which may wrap in the last workgroups of two dimensions.
+    if (block > (parameters.sequences - 1u) / THREADS) {
+        return;
+    }
+    let index = block * THREADS + thread;
+    if (index < parameters.sequences) {
+        let sequence = sequence_at(index);
+        write_results(index, sequence, walk_of(index, sequence));
     }
 }
