@@ -15,7 +15,7 @@ pub(super) const MASS_BITS: i32 = 31;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct Profile {
-    /// Of what is kept.
+    /// Of what is kept; 0 if there is no distribution.
     pub total: u64,
     /// Keys above it are kept, and its equals of lower ids than `cut`.
     threshold: u32,
@@ -28,14 +28,11 @@ pub(super) struct Profile {
     max: f32,
     /// The sampled id in mode match, otherwise the likeliest.
     pub token: i32,
-    /// 1 if there is a distribution.
-    is_valid: u32,
-    unused: u32,
 }
 
 impl Profile {
     pub fn is_valid(&self) -> bool {
-        self.is_valid == 1
+        self.total > 0
     }
 }
 
@@ -79,7 +76,6 @@ impl<T: ScoreKey> RowJob<'_, T> {
         if !self.is_distribution(&profile, masses) {
             return profile;
         }
-        profile.is_valid = 1;
         profile.cut = u32::MAX;
         self.filter(&mut profile, masses, keys, best);
         profile.total = masses.iter().map(|&mass| u64::from(mass)).sum();
