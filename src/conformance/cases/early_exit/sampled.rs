@@ -222,7 +222,10 @@ fn values(cases: &mut Vec<Case>) {
     for mode in MODES {
         let case = SampledCase::new(mode, 9, 3, 64);
         cases.push(SampledCase { target: Fill::Extremes, ..case }.build());
-        cases.push(SampledCase { target: Fill::Outliers { scale: 1.0 }, ..case }.build());
+        // Drafts of probability e^-100 are not drawn: what q gives them cannot be told from 0.
+        if matches!(mode, "match" | "one_hot") {
+            cases.push(SampledCase { target: Fill::Outliers { scale: 1.0 }, ..case }.build());
+        }
     }
 }
 
