@@ -13,7 +13,7 @@ use siluette::{
     Error, ExitHead, ExitHeadStates, GatedMlp, GatherNorm, HasLayout, InvertIndices, Layout,
     MaskedGatedMlp, MergeExitStates, NamedLayouts, Operation, PrunedGatedMlp, PrunedLinear,
     ScatterAdd, ScatterNormGather, SelectTop, SiluMlp, SiluMul, SparseGatedMlp, VerifyGreedy,
-    ZeroEntries, registry,
+    VerifyTree, ZeroEntries, registry,
 };
 
 use crate::cuda_support::backend;
