@@ -2,39 +2,12 @@
 //! ties go to the lowest id, and a row without a token never has one.
 
 use siluette::device::NamedTensors;
-use siluette::{
-    Backend, Cpu, DType, Device, Element, Float, HasLayout, InstructionSet, Parameters, Tensor,
-    bf16, f16, registry,
-};
+use siluette::{Cpu, DType, Device, Element, Float, HasLayout, Parameters, Tensor, bf16, f16};
 
-use crate::support::open;
+use crate::support::{devices, integers, ints, parameters, run};
 
 const HIDDEN: usize = 72;
 const VOCABULARY: usize = 700;
-
-/// The CPU with every instruction set, and the GPUs that there are.
-fn devices() -> Vec<Device> {
-    let cpus = InstructionSet::available()
-        .map(|set| Device::Cpu(Cpu::new().with_instruction_set(set).unwrap()));
-    cpus.chain([Backend::Wgpu, Backend::Cuda].into_iter().filter_map(open)).collect()
-}
-
-fn parameters(pairs: &[(&str, &str)]) -> Parameters {
-    pairs.iter().fold(Parameters::new(), |all, (name, value)| all.with(name, value))
-}
-
-/// Runs an operation into outputs that are full of something else.
-fn run(device: &Device, op: &str, inputs: &NamedTensors, parameters: &Parameters) -> NamedTensors {
-    let prepared = registry::find(op).unwrap().prepare(inputs.clone(), parameters).unwrap();
-    let poisoned = prepared.outputs().iter().map(|(name, layout)| {
-        let mut tensor = Tensor::zeros(*layout);
-        tensor.span_bytes_mut().fill(0x55);
-        (name.clone(), tensor)
-    });
-    let mut loaded = prepared.load(device, poisoned.collect()).unwrap();
-    loaded.run(1).unwrap();
-    loaded.outputs().unwrap()
-}
 
 /// Whole numbers, spread without order.
 fn noise(index: usize, seed: u32) -> u32 {
@@ -48,10 +21,6 @@ fn random<T: Float>(shape: &[usize], seed: u32, scale: f32) -> Tensor {
     let value = |index| (noise(index, seed) as f32 / u32::MAX as f32 - 0.5) * 2.0 * scale;
     let data: Vec<T> = (0..shape.iter().product()).map(|i| T::from_f32(value(i))).collect();
     Tensor::from_slice(&data, shape).unwrap()
-}
-
-fn integers(values: &[i32]) -> Tensor {
-    Tensor::from_slice(values, &[values.len()]).unwrap()
 }
 
 /// Tensors of a head with everything.
@@ -79,10 +48,6 @@ fn rows_of(tensor: &Tensor, first: usize, count: usize) -> Tensor {
     let bytes = &tensor.view().span_bytes()[first * row..(first + count) * row];
     part.span_bytes_mut().copy_from_slice(bytes);
     part
-}
-
-fn ints(outputs: &NamedTensors, name: &str) -> Vec<i32> {
-    outputs[name].view().as_slice().unwrap().to_vec()
 }
 
 fn floats(outputs: &NamedTensors, name: &str) -> Vec<f32> {

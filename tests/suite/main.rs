@@ -35,6 +35,9 @@ mod sparse_lists;
 mod support;
 #[cfg(feature = "cli")]
 mod tool;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+mod unchecked;
+mod verification;
 #[cfg(feature = "wgpu")]
 mod wgpu_movement;
 #[cfg(feature = "wgpu")]

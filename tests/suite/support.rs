@@ -1,6 +1,7 @@
-//! Which backends must be there.
+//! Which backends must be there, and how to run an operation on one.
 
-use siluette::{Backend, Device, Error};
+use siluette::device::NamedTensors;
+use siluette::{Backend, Cpu, Device, Error, InstructionSet, Parameters, Tensor, registry};
 
 /// Whether the environment variable `SILUETTE_REQUIRE` (`wgpu,cuda`, say) names this requirement.
 pub fn is_required(name: &str) -> bool {
@@ -18,4 +19,41 @@ pub fn open(backend: Backend) -> Option<Device> {
         }
         Err(error) => panic!("{error}"),
     }
+}
+
+/// The CPU with every instruction set, and the GPUs that there are.
+pub fn devices() -> Vec<Device> {
+    let cpus = InstructionSet::available()
+        .map(|set| Device::Cpu(Cpu::new().with_instruction_set(set).unwrap()));
+    cpus.chain([Backend::Wgpu, Backend::Cuda].into_iter().filter_map(open)).collect()
+}
+
+pub fn parameters(pairs: &[(&str, &str)]) -> Parameters {
+    pairs.iter().fold(Parameters::new(), |all, (name, value)| all.with(name, value))
+}
+
+/// Runs an operation into outputs that are full of something else.
+pub fn run(
+    device: &Device,
+    op: &str,
+    inputs: &NamedTensors,
+    parameters: &Parameters,
+) -> NamedTensors {
+    let prepared = registry::find(op).unwrap().prepare(inputs.clone(), parameters).unwrap();
+    let poisoned = prepared.outputs().iter().map(|(name, layout)| {
+        let mut tensor = Tensor::zeros(*layout);
+        tensor.span_bytes_mut().fill(0x55);
+        (name.clone(), tensor)
+    });
+    let mut loaded = prepared.load(device, poisoned.collect()).unwrap();
+    loaded.run(1).unwrap();
+    loaded.outputs().unwrap()
+}
+
+pub fn integers(values: &[i32]) -> Tensor {
+    Tensor::from_slice(values, &[values.len()]).unwrap()
+}
+
+pub fn ints(outputs: &NamedTensors, name: &str) -> Vec<i32> {
+    outputs[name].view().as_slice().unwrap().to_vec()
 }
