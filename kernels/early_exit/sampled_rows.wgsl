@@ -11,17 +11,18 @@
 
 override THREADS: u32 = 128u;
 override VALUES: u32 = 0u;
-override LOGITS: bool = true;
-// Whether these are the drafts' distributions.
-override DRAFT: bool = false;
 override SAMPLE: bool = false;
-override SEQUENTIAL: bool = false;
 
 struct Parameters {
     rows: u32,
     // Rows of a sequence with the longest draft.
     slots: u32,
     valid: u32,
+    // Whether these are logits, and whether they are the drafts' distributions.
+    is_logits: u32,
+    is_draft: u32,
+    // Whether top-p looks at what top-k has left.
+    is_sequential: u32,
     sum_tolerance: f32,
     values_start: u32,
     values_stride: u32,
@@ -170,12 +171,10 @@ fn search(counts: bool, part: u32, thread: u32) -> Boundary {
         }
         let rest = wide_subtract(wanted, above);
         let is_whole = select(0u, 1u, all(rest == mass));
-        digit = broadcast(digit, found);
-        let rest_low = broadcast(rest.x, found);
-        let rest_high = broadcast(rest.y, found);
-        is_all = broadcast(is_whole, found) == 1u;
-        wanted = vec2(rest_low, rest_high);
-        threshold = (threshold << DIGIT_BITS) | digit;
+        let result = broadcast(vec4(rest, digit, is_whole), found);
+        wanted = result.xy;
+        threshold = (threshold << DIGIT_BITS) | result.z;
+        is_all = result.w == 1u;
         left = shift;
     }
     if (is_all) {
@@ -224,11 +223,11 @@ fn find_largest(thread: u32) -> bool {
     row.token = i32(best);
     row.max = value_of_bits(bits_at(best));
     let infinity = bits_of_infinity();
-    let lowest = key_of_bits(select(0u, infinity | sign_of_values(), LOGITS), VALUES);
+    let lowest = key_of_bits(select(0u, infinity | sign_of_values(), parameters.is_logits != 0u), VALUES);
     // NaN has the least key.
-    let is_clean = DRAFT || (least > 0u && (LOGITS || least >= lowest));
+    let is_clean = parameters.is_draft != 0u || (least > 0u && (parameters.is_logits != 0u || least >= lowest));
     let is_row = is_clean && most > lowest && most < key_of_bits(infinity, VALUES);
-    return broadcast(select(0u, 1u, is_row), thread == 0u) == 1u;
+    return broadcast_bool(is_row, thread == 0u);
 }
 
 fn bits_of_infinity() -> u32 {
@@ -242,23 +241,21 @@ fn sign_of_values() -> u32 {
 // Whether probabilities add up to 1.
 fn is_distribution(thread: u32) -> bool {
     let sum = wide_to_float(total_of(ALL, thread)) / (scale_of(row.max) * MASS_UNIT);
-    return broadcast(select(0u, 1u, abs(sum - 1.0) <= parameters.sum_tolerance), thread == 0u) == 1u;
+    return broadcast_bool(abs(sum - 1.0) <= parameters.sum_tolerance, thread == 0u);
 }
 
 fn filter_row(sequence: array<u32, 12>, thread: u32) {
-    let everything = Boundary(0u, EVERYBODY);
-    let k = sequence[4];
-    domain = everything;
-    var of_k = everything;
-    if (k > 0u && k < parameters.valid) {
-        of_k = search(true, k, thread);
-    }
-    row.boundary = of_k;
-    if (sequence[5] > 0u) {
-        if (SEQUENTIAL) {
-            domain = of_k;
+    domain = Boundary(0u, EVERYBODY);
+    // Top-k, then top-p; one call in a loop, since a compiler copies it to where it is called.
+    for (var step = 0u; step < 2u; step++) {
+        let counts = step == 0u;
+        let part = select(sequence[5], sequence[4], counts);
+        if (part > 0u && (!counts || part < parameters.valid)) {
+            row.boundary = stricter(search(counts, part, thread), row.boundary);
         }
-        row.boundary = stricter(search(false, sequence[5], thread), of_k);
+        if (parameters.is_sequential != 0u) {
+            domain = row.boundary;
+        }
     }
     let share = bitcast<f32>(sequence[6]) * f32(mass_of_bits(row, bits_at(u32(row.token))));
     row.least = u32(ceil(share));
@@ -325,16 +322,16 @@ fn sampled_rows(
     let i = slot % parameters.slots;
     let sequence = sequence_words(index, thread);
     let drafts = sequence[2];
-    if (sequence[0] == 0u || i > drafts || (DRAFT && i == drafts)) {
+    if (sequence[0] == 0u || i > drafts || (parameters.is_draft != 0u && i == drafts)) {
         return;
     }
-    let row_index = sequence[1] + i + select(index, 0u, DRAFT);
+    let row_index = sequence[1] + i + select(index, 0u, parameters.is_draft != 0u);
     row.start = parameters.values_start + row_index * parameters.values_stride;
     row.temperature = bitcast<f32>(sequence[3]);
     row.boundary = Boundary(0u, EVERYBODY);
     row.least = 0u;
     var is_row = find_largest(thread);
-    if (is_row && !LOGITS) {
+    if (is_row && parameters.is_logits == 0u) {
         is_row = is_distribution(thread);
     }
     let at = parameters.profiles_start + slot * PROFILE_WORDS;
@@ -346,7 +343,7 @@ fn sampled_rows(
         return;
     }
     // Final are the probabilities that were drafted from.
-    if (LOGITS || !DRAFT) {
+    if (parameters.is_logits != 0u || parameters.is_draft == 0u) {
         filter_row(sequence, thread);
     }
     row.total = total_of(KEPT, thread);

@@ -16,16 +16,16 @@
 
 override THREADS: u32 = 128u;
 override VALUES: u32 = 0u;
-override LOGITS: bool = true;
-// 0 match, 1 one_hot, 2 full, 3 block
-override MODE: u32 = 1u;
-override GIVEN: bool = false;
 
 struct Parameters {
     sequences: u32,
     // Rows of a sequence with the longest draft.
     slots: u32,
     valid: u32,
+    is_logits: u32,
+    // 0 match, 1 one_hot, 2 full, 3 block
+    mode: u32,
+    has_uniforms: u32,
     p_start: u32,
     p_stride: u32,
     q_start: u32,
@@ -54,6 +54,7 @@ struct Parameters {
 #import early_exit/sampled_weight.wgsl
 
 const MATCH: u32 = 0u;
+const ONE_HOT: u32 = 1u;
 const BLOCK: u32 = 3u;
 // Kinds of sums.
 const KEPT: u32 = 0u;
@@ -139,7 +140,7 @@ fn draft_at(i: u32) -> i32 {
 
 // In units of 2^-32; what is not in [0, 1) counts as 0.
 fn bits_for(i: u32, purpose: u32) -> u32 {
-    if (GIVEN) {
+    if (parameters.has_uniforms != 0u) {
         let row = sequence[1] + index + i;
         let column = select(0u, 1u, purpose == PURPOSE_RESIDUAL);
         let bits = uniforms[parameters.uniforms_start + row * parameters.uniforms_stride + column];
@@ -175,7 +176,7 @@ fn matched(drafts: u32) -> vec2<i32> {
 }
 
 fn is_judged(i: u32) -> bool {
-    return has_mass(p_profile(i)) && (MODE == 1u || has_mass(q_profile(i)));
+    return has_mass(p_profile(i)) && (parameters.mode == ONE_HOT || has_mass(q_profile(i)));
 }
 
 fn one_by_one(drafts: u32) -> Ended {
@@ -186,7 +187,7 @@ fn one_by_one(drafts: u32) -> Ended {
         let p = p_profile(i);
         var q_drafted = 1.0;
         var q_total = 1.0;
-        if (MODE != 1u) {
+        if (parameters.mode != ONE_HOT) {
             let q = q_profile(i);
             q_drafted = f32(q.drafted);
             q_total = wide_to_float(q.total);
@@ -231,7 +232,7 @@ fn block(drafts: u32, thread: u32) -> Ended {
     while (judged < drafts && is_judged(judged)) {
         judged++;
     }
-    judged = broadcast(judged, thread == 0u);
+    judged = broadcast(vec4(judged), thread == 0u).x;
     var i = judged;
     loop {
         let of_i = ratio_of(i);
@@ -247,7 +248,7 @@ fn block(drafts: u32, thread: u32) -> Ended {
             let all = excess + (1.0 - of_i);
             is_accepted = all == 0.0 || coin(i - 1u) * all < excess;
         }
-        if (broadcast(select(0u, 1u, is_accepted), thread == 0u) == 1u) {
+        if (broadcast_bool(is_accepted, thread == 0u)) {
             let how = select(select(REJECTED, INVALID, i == judged), BONUS, i == drafts);
             return Ended(i, how, of_i);
         }
@@ -260,25 +261,29 @@ fn block(drafts: u32, thread: u32) -> Ended {
 fn draw(ended: Ended, thread: u32) -> i32 {
     let i = ended.accepted;
     p_row = p_profile(i);
-    let is_over = ended.how == INVALID || !has_mass(p_row);
-    if (broadcast(select(0u, 1u, is_over), thread == 0u) == 1u) {
-        return -1;
-    }
-    let is_rejected = broadcast(select(0u, 1u, ended.how == REJECTED), thread == 0u) == 1u;
-    let part = bits_for(i, PURPOSE_RESIDUAL);
     without = -1;
-    if (is_rejected) {
+    // Kinds of sums, the residual's first.
+    var kind = WITHOUT;
+    if (ended.how == REJECTED) {
         without = draft_at(i);
-        if (MODE != 1u) {
+        if (parameters.mode != ONE_HOT) {
             look_at(i, ended.ratio);
-            let id = locate(EXCESS, vec2(0u), part, true, thread);
-            if (id != EVERYBODY) {
-                return i32(id);
-            }
+            kind = EXCESS;
         }
     }
-    let id = locate(WITHOUT, vec2(0u), part, true, thread);
-    return select(i32(id), p_row.token, id == EVERYBODY);
+    let is_over = ended.how == INVALID || !has_mass(p_row);
+    let task = broadcast(vec4(kind, select(0u, 1u, is_over), 0u, 0u), thread == 0u);
+    if (task.y == 1u) {
+        return -1;
+    }
+    let part = bits_for(i, PURPOSE_RESIDUAL);
+    for (kind = task.x; kind >= WITHOUT; kind--) {
+        let id = locate(kind, vec2(0u), part, true, thread);
+        if (id != EVERYBODY) {
+            return i32(id);
+        }
+    }
+    return p_row.token;
 }
 
 @compute @workgroup_size(THREADS)
@@ -302,11 +307,11 @@ fn sampled_walk(
         return;
     }
     var found = vec2(0, -1);
-    if (MODE == MATCH) {
+    if (parameters.mode == MATCH) {
         found = matched(words[2]);
     } else {
         var ended = Ended(0u, INVALID, 1.0);
-        if (MODE == BLOCK) {
+        if (parameters.mode == BLOCK) {
             ended = block(words[2], thread);
         } else {
             ended = one_by_one(words[2]);

@@ -34,7 +34,7 @@ struct Row {
 }
 
 var<workgroup> shared_sequence: array<u32, 12>;
-var<workgroup> shared_word: u32;
+var<workgroup> shared_words: vec4<u32>;
 
 // The words of a sequence, alike in all invocations.
 fn sequence_words(index: u32, thread: u32) -> array<u32, 12> {
@@ -44,13 +44,17 @@ fn sequence_words(index: u32, thread: u32) -> array<u32, 12> {
     return workgroupUniformLoad(&shared_sequence);
 }
 
-// One invocation's word, for all.
-fn broadcast(word: u32, speaks: bool) -> u32 {
-    workgroupBarrier();
+// One invocation's words, for all.
+fn broadcast(words: vec4<u32>, speaks: bool) -> vec4<u32> {
     if (speaks) {
-        shared_word = word;
+        shared_words = words;
     }
-    return workgroupUniformLoad(&shared_word);
+    // Has a barrier on both sides.
+    return workgroupUniformLoad(&shared_words);
+}
+
+fn broadcast_bool(value: bool, speaks: bool) -> bool {
+    return broadcast(vec4(select(0u, 1u, value)), speaks).x == 1u;
 }
 
 fn value_of_bits(bits: u32) -> f32 {
@@ -85,11 +89,11 @@ fn scale_of(max: f32) -> f32 {
 fn mass_of_bits(row: Row, bits: u32) -> u32 {
     let wide = bitcast<u32>(value_of_bits(bits));
     let is_negative = (wide & 0x80000000u) != 0u;
-    if (is_nan(wide) || (is_negative && (!LOGITS || wide == 0xff800000u))) {
+    if (is_nan(wide) || (is_negative && (parameters.is_logits == 0u || wide == 0xff800000u))) {
         return 0u;
     }
     let value = bitcast<f32>(wide);
-    if (!LOGITS) {
+    if (parameters.is_logits == 0u) {
         return u32(min(value * scale_of(row.max) * MASS_UNIT + 0.5, 4294967040.0));
     }
     // Halves, since the difference may exceed every number.
@@ -156,11 +160,10 @@ fn locate(kind: u32, passed: vec2<u32>, part: u32, is_share: bool, thread: u32) 
             return EVERYBODY;
         }
         let is_here = !wide_less(wanted, before) && wide_less(wanted, wide_add(before, own));
-        let low = broadcast(before.x, is_here);
-        let high = broadcast(before.y, is_here);
-        begin = broadcast(own_begin, is_here);
-        end = broadcast(own_end, is_here);
-        wanted = wide_subtract(wanted, vec2(low, high));
+        let found = broadcast(vec4(before, own_begin, own_end), is_here);
+        begin = found.z;
+        end = found.w;
+        wanted = wide_subtract(wanted, found.xy);
         if (end - begin <= 1u) {
             break;
         }

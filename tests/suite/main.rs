@@ -28,6 +28,7 @@ mod pruned_blocks;
 mod pruned_indices;
 mod pruning_properties;
 mod readme;
+mod sampled_lossless;
 mod selection;
 mod sparse_blocks;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
@@ -38,6 +39,7 @@ mod tool;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 mod unchecked;
 mod verification;
+mod verify_sampled;
 #[cfg(feature = "wgpu")]
 mod wgpu_movement;
 #[cfg(feature = "wgpu")]

@@ -1,6 +1,6 @@
 //! `verify_sampled` through wgpu: what sequences ask for, each row on its own, the walks, and their ends.
 
-use super::{SampledMode, SampledValues, Scratch, VerifySampled, VerifySampledArgs};
+use super::{FilterOrder, SampledMode, SampledValues, Scratch, VerifySampled, VerifySampledArgs};
 use crate::backend::wgpu::registry::{sampled_prepare, sampled_rows, sampled_walk};
 use crate::backend::wgpu::{
     Bound, Operand, Plan, PlanBuilder, Wgpu, WgpuTensor, WgpuWorkspace, dtype_code,
@@ -143,6 +143,9 @@ impl<'a> Call<'a> {
             rows: self.parts.slots as u32,
             slots: op.max_draft as u32 + 1,
             valid: op.valid_vocab as u32,
+            is_logits: u32::from(op.values == SampledValues::Logits),
+            is_draft: u32::from(of_drafts),
+            is_sequential: u32::from(op.filter == FilterOrder::Sequential),
             sum_tolerance: op.sum_tolerance(),
             values_start: bindings.values.start,
             values_stride: values.stride(),
@@ -153,10 +156,7 @@ impl<'a> Call<'a> {
         let constants = sampled_rows::Constants {
             threads: self.row_threads(),
             values: dtype_code(op.dtype),
-            logits: op.values == SampledValues::Logits,
-            draft: of_drafts,
             sample: op.mode == SampledMode::Match,
-            sequential: op.filter == super::FilterOrder::Sequential,
         };
         let rows = self.parts.slots as u64;
         let bindings = bindings.into_array();
@@ -178,6 +178,14 @@ impl<'a> Call<'a> {
             sequences: self.batch.sequences as u32,
             slots: op.max_draft as u32 + 1,
             valid: op.valid_vocab as u32,
+            is_logits: u32::from(op.values == SampledValues::Logits),
+            mode: match op.mode {
+                SampledMode::Match => 0,
+                SampledMode::OneHot => 1,
+                SampledMode::Full => 2,
+                SampledMode::Block => 3,
+            },
+            has_uniforms: u32::from(args.uniforms.is_some()),
             p_start: bindings.p_values.start,
             p_stride: args.target.stride(),
             q_start: bindings.q_values.start,
@@ -193,14 +201,6 @@ impl<'a> Call<'a> {
         let constants = sampled_walk::Constants {
             threads: self.row_threads(),
             values: dtype_code(op.dtype),
-            logits: op.values == SampledValues::Logits,
-            mode: match op.mode {
-                SampledMode::Match => 0,
-                SampledMode::OneHot => 1,
-                SampledMode::Full => 2,
-                SampledMode::Block => 3,
-            },
-            given: args.uniforms.is_some(),
         };
         let sequences = self.batch.sequences as u64;
         let bindings = bindings.into_array();
