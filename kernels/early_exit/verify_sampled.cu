@@ -383,7 +383,7 @@ __device__ __forceinline__ void verify_sampled_walk(const VerifySampledParams& p
 }
 
 #define SILUETTE_VERIFY_SAMPLED(T)                                                                                    \
-    extern "C" __global__ void __launch_bounds__(SAMPLED_THREADS)                                                     \
+    extern "C" __global__ void __launch_bounds__(SAMPLED_THREADS, 1)                                                  \
         verify_sampled_rows_##T(const __grid_constant__ VerifySampledParams p) {                                      \
         SHARED_ARRAY(uint32_t, low, [DIGITS * 32]);                                                                   \
         SHARED_ARRAY(uint32_t, high, [DIGITS * 32]);                                                                  \
@@ -392,7 +392,7 @@ __device__ __forceinline__ void verify_sampled_walk(const VerifySampledParams& p
         verify_sampled_rows<T>(p, RowShared{low, high, bins, scratch});                                               \
     }                                                                                                                 \
     SIMULATED_KERNEL(verify_sampled_rows_##T)                                                                         \
-    extern "C" __global__ void __launch_bounds__(SAMPLED_THREADS)                                                     \
+    extern "C" __global__ void __launch_bounds__(SAMPLED_THREADS, 1)                                                  \
         verify_sampled_walk_##T(const __grid_constant__ VerifySampledParams p) {                                      \
         SHARED_ARRAY(uint64_t, scratch, [SAMPLED_WARPS]);                                                             \
         verify_sampled_walk<T>(p, scratch);                                                                           \

@@ -128,7 +128,7 @@ fn nan_in_a_drafts_distribution_counts_as_0() {
 }
 
 /// Filters by what is left to draw: the sequence has no draft, and uniforms sweep the distribution.
-fn drawn(p: &[f32], filters: &[(&str, Tensor)], options: &[(&str, &str)]) -> Vec<Vec<i32>> {
+fn drawn(p: &[f32], filters: &[(&str, f32)], options: &[(&str, &str)]) -> Vec<Vec<i32>> {
     const SWEEP: usize = 16;
     let uniforms: Vec<f32> =
         (0..SWEEP).flat_map(|step| [0.0, (step as f32 + 0.5) / SWEEP as f32]).collect();
@@ -138,12 +138,12 @@ fn drawn(p: &[f32], filters: &[(&str, Tensor)], options: &[(&str, &str)]) -> Vec
         ("offsets", indices(&[0; SWEEP + 1])),
         ("uniforms", Tensor::from_slice(&uniforms, &[SWEEP, 2]).unwrap()),
     ]);
-    for (name, one) in filters {
-        let value = one.view().to_f64()[0];
-        let mut tensor =
-            Tensor::zeros(siluette::Layout::contiguous(siluette::HasLayout::layout(one).dtype(), &[SWEEP]).unwrap());
-        tensor.view_mut().write_f64(std::iter::repeat_n(value, SWEEP));
-        inputs.insert((*name).to_owned(), tensor);
+    for &(name, value) in filters {
+        let tensor = match name {
+            "top_k" => integers(&[value as i32; SWEEP]),
+            _ => floats(&[value; SWEEP]),
+        };
+        inputs.insert(name.to_owned(), tensor);
     }
     let options = [&[("mode", "one_hot"), PROBABILITIES], options].concat();
     everywhere()
@@ -158,7 +158,7 @@ fn drawn(p: &[f32], filters: &[(&str, Tensor)], options: &[(&str, &str)]) -> Vec
 }
 
 #[track_caller]
-fn keeps(p: &[f32], filters: &[(&str, Tensor)], options: &[(&str, &str)], kept: &[i32]) {
+fn keeps(p: &[f32], filters: &[(&str, f32)], options: &[(&str, &str)], kept: &[i32]) {
     for tokens in drawn(p, filters, options) {
         assert_eq!(tokens, kept);
     }
@@ -167,9 +167,9 @@ fn keeps(p: &[f32], filters: &[(&str, Tensor)], options: &[(&str, &str)], kept: 
 #[test]
 fn filters_keep_a_beginning_of_values_and_then_of_ids() {
     let p = &[0.25, 0.125, 0.25, 0.125, 0.25];
-    let k = |k: i32| ("top_k", integers(&[k]));
-    let top_p = |share: f32| ("top_p", floats(&[share]));
-    let min_p = |share: f32| ("min_p", floats(&[share]));
+    let k = |k: i32| ("top_k", k as f32);
+    let top_p = |share: f32| ("top_p", share);
+    let min_p = |share: f32| ("min_p", share);
     keeps(p, &[], &[], &[0, 1, 2, 3, 4]);
     keeps(p, &[k(0)], &[], &[0, 1, 2, 3, 4]);
     keeps(p, &[k(2)], &[], &[0, 2]);
@@ -253,7 +253,7 @@ fn probabilities_add_up_to_1() {
 #[test]
 fn stop_ids_and_budgets_cut_what_is_emitted() {
     let inputs = named([
-        ("target", matrix(&[&[9.0, -INFINITY]; 6])),
+        ("target", matrix(&[&[9.0, -INFINITY][..]; 6])),
         ("draft", integers(&[0, 0, 0, 0])),
         ("offsets", indices(&[0, 2, 4])),
         ("positions", integers(&[0, 0])),
