@@ -79,9 +79,10 @@ pub use error::{Backend, Error, Problem};
 pub use layout::{HasLayout, Layout, MAX_RANK};
 pub use operation::{Cost, NamedLayouts, Operation};
 pub use ops::early_exit::{
-    ExitHead, ExitHeadArgs, ExitHeadStates, ExitHeadStatesArgs, Finish, MergeExitStates,
-    FilterOrder, MergeExitStatesArgs, SampledMode, SampledValues, VerifyGreedy, VerifyGreedyArgs,
-    VerifySampled, VerifySampledArgs, VerifyTree, VerifyTreeArgs,
+    DualLengthCache, ExitHead, ExitHeadArgs, ExitHeadStates, ExitHeadStatesArgs, ExitRing,
+    FilterOrder, Finish, LayerRow, Layers, MergeExitStates, MergeExitStatesArgs, SampledMode,
+    SampledValues, SelfSpeculation, SequenceProgress, SpeculationSettings, SpeculationStatistics,
+    VerifyGreedy, VerifyGreedyArgs, VerifySampled, VerifySampledArgs, VerifyTree, VerifyTreeArgs,
 };
 #[cfg(feature = "cuda")]
 pub use ops::prune_gather::CudaIndexSet;

@@ -13,7 +13,7 @@ use siluette::{
     Error, ExitHead, ExitHeadStates, GatedMlp, GatherNorm, HasLayout, InvertIndices, Layout,
     MaskedGatedMlp, MergeExitStates, NamedLayouts, Operation, PrunedGatedMlp, PrunedLinear,
     ScatterAdd, ScatterNormGather, SelectTop, SiluMlp, SiluMul, SparseGatedMlp, VerifyGreedy,
-    VerifyTree, ZeroEntries, registry,
+    VerifySampled, VerifyTree, ZeroEntries, registry,
 };
 
 use crate::cuda_support::backend;
@@ -180,5 +180,6 @@ fn every_operation_can_be_captured() {
         MergeExitStates,
         VerifyGreedy,
         VerifyTree,
+        VerifySampled,
     );
 }

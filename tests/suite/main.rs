@@ -30,6 +30,7 @@ mod pruning_properties;
 mod readme;
 mod sampled_lossless;
 mod selection;
+mod self_speculation;
 mod sparse_blocks;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 mod sparse_lists;

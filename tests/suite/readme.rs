@@ -138,10 +138,18 @@ fn write_peers(text: &mut String, file: &Path, report: &Value) {
     )
     .unwrap();
     let results = report["results"].as_array().unwrap();
+    // A table for blocks and one for heads: the shapes of each have names of their own.
+    for columns in ["ffn", "vocabulary"] {
+        let of_table = |result: &&Value| result[columns].is_u64();
+        write_peers_table(text, columns, &results.iter().filter(of_table).collect::<Vec<_>>());
+    }
+}
+
+fn write_peers_table(text: &mut String, columns: &str, results: &[&Value]) {
     let rows: BTreeSet<u64> =
         results.iter().map(|result| result["rows"].as_u64().unwrap()).collect();
-    let columns: Vec<String> = rows.iter().map(|rows| format!("{rows} rows |")).collect();
-    writeln!(text, "| operation | dtype | hidden/ffn | {}", columns.join(" ")).unwrap();
+    let headings: Vec<String> = rows.iter().map(|rows| format!("{rows} rows |")).collect();
+    writeln!(text, "| operation | dtype | hidden/{columns} | {}", headings.join(" ")).unwrap();
     writeln!(text, "|---|---|---|{}", "---:|".repeat(rows.len())).unwrap();
     for group in results.chunks(rows.len()) {
         let cells: Vec<String> = group
@@ -152,10 +160,10 @@ fn write_peers(text: &mut String, file: &Path, report: &Value) {
                 format!("{:.2} ms, {:.1}x |", ours * 1e3, theirs / ours)
             })
             .collect();
-        let first = &group[0];
-        let (dtype, hidden, ffn) = (&first["dtype"], &first["hidden"], &first["ffn"]);
+        let first = group[0];
+        let (dtype, hidden, width) = (&first["dtype"], &first["hidden"], &first[columns]);
         let (op, dtype) = (first["op"].as_str().unwrap(), dtype.as_str().unwrap());
-        writeln!(text, "| `{op}` | {dtype} | {hidden}/{ffn} | {}", cells.join(" ")).unwrap();
+        writeln!(text, "| `{op}` | {dtype} | {hidden}/{width} | {}", cells.join(" ")).unwrap();
     }
     text.push('\n');
 }

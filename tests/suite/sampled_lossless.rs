@@ -56,7 +56,9 @@ fn verify(device: &Device, mode: &str, trials: &[Trial]) -> Vec<(usize, i32)> {
     };
     let drafts: Vec<i32> = trials.iter().flat_map(|trial| trial.drafts.clone()).collect();
     let mut offsets = vec![0u32];
-    trials.iter().for_each(|trial| offsets.push(offsets[offsets.len() - 1] + trial.drafts.len() as u32));
+    trials
+        .iter()
+        .for_each(|trial| offsets.push(offsets[offsets.len() - 1] + trial.drafts.len() as u32));
     let uniforms: Vec<f32> =
         trials.iter().flat_map(|trial| trial.uniforms.iter().flatten().copied()).collect();
     let mut inputs = NamedTensors::from([
@@ -141,9 +143,7 @@ fn single(device: &Device, mode: &str, target: &Vec<f32>, q: &Vec<f32>) -> Vec<(
         (0..trials.len()).filter(|&x| accepted[x] < f64::from(ALMOST_ONE)).collect();
     let trials: Vec<Trial> = rejected.iter().map(|&x| trials[x].clone()).collect();
     let mut replaced = vec![vec![0.0; target.len()]; target.len()];
-    for (&x, distribution) in
-        rejected.iter().zip(token_distributions(device, mode, &trials, 0))
-    {
+    for (&x, distribution) in rejected.iter().zip(token_distributions(device, mode, &trials, 0)) {
         replaced[x] = distribution;
     }
     accepted.into_iter().zip(replaced).collect()
@@ -255,9 +255,8 @@ impl Pair {
 fn blocks_of_two_leave_the_targets_joint_distribution() {
     const COUNT: usize = 4;
     let mut random = Random(5);
-    let mut rows = |count: usize| -> Vec<Vec<f32>> {
-        (0..count).map(|_| random.logits(COUNT)).collect()
-    };
+    let mut rows =
+        |count: usize| -> Vec<Vec<f32>> { (0..count).map(|_| random.logits(COUNT)).collect() };
     let pair = Pair {
         p_first: rows(1).remove(0),
         p_second: rows(COUNT),
@@ -317,7 +316,8 @@ fn outcome(device: &Device, mode: &str, base: &Trial) -> Outcome {
     // Full looks at the second coin only if the first was accepted, block at the first only if the second was not.
     let (both, one, none);
     if mode == "full" {
-        let first = bisect(device, mode, &with_coins([0.0, ALMOST_ONE]), (0, 0), |_, r| r.0 >= 1)[0];
+        let first =
+            bisect(device, mode, &with_coins([0.0, ALMOST_ONE]), (0, 0), |_, r| r.0 >= 1)[0];
         let second = bisect(device, mode, &with_coins([0.0, 0.0]), (1, 0), |_, r| r.0 == 2)[0];
         (both, one, none) = (first * second, first * (1.0 - second), 1.0 - first);
     } else {
@@ -369,7 +369,8 @@ fn matched_tokens_are_distributed_like_the_targets() {
         .collect();
     let drafted: Vec<i32> = drafts.iter().map(|emitted| emitted[0]).collect();
     let emitted = matched(&rows, &drafted, &positions);
-    let rows: Vec<_> = emitted.iter().map(|tokens| vec![second[tokens[0] as usize].clone()]).collect();
+    let rows: Vec<_> =
+        emitted.iter().map(|tokens| vec![second[tokens[0] as usize].clone()]).collect();
     let followers = matched(&rows, &[], &next);
     let mut counts = vec![0f64; COUNT * COUNT];
     let mut accepted = 0;
@@ -407,7 +408,10 @@ fn matched(rows: &[Vec<Vec<f32>>], drafts: &[i32], positions: &[i32]) -> Vec<Vec
     let values: Vec<f32> = rows.iter().flatten().flatten().copied().collect();
     let offsets: Vec<u32> = (0..=rows.len() as u32).map(|index| index * each).collect();
     let inputs = NamedTensors::from([
-        ("target".to_owned(), Tensor::from_slice(&values, &[values.len() / columns, columns]).unwrap()),
+        (
+            "target".to_owned(),
+            Tensor::from_slice(&values, &[values.len() / columns, columns]).unwrap(),
+        ),
         ("draft".to_owned(), integers(drafts)),
         ("offsets".to_owned(), Tensor::from_slice(&offsets, &[offsets.len()]).unwrap()),
         ("positions".to_owned(), integers(positions)),

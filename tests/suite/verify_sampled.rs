@@ -66,8 +66,15 @@ fn judged(p: &[f32], draft: &[i32], q: Option<&[f32]>, uniforms: &[[f32; 2]]) ->
 fn a_certain_draft_is_accepted_below_its_probability_and_not_at_it() {
     let below = 0.25 - f32::EPSILON / 8.0;
     // The residual is 1/2, 1/8, 1/8 of ids 0, 2, 3: up to 2/3, 5/6 and 1.
-    let uniforms =
-        [[below, 0.9], [0.25, 0.0], [0.25, 0.66], [0.25, 0.67], [0.9, 0.83], [0.9, 0.84], [0.9, 0.99]];
+    let uniforms = [
+        [below, 0.9],
+        [0.25, 0.0],
+        [0.25, 0.66],
+        [0.25, 0.67],
+        [0.9, 0.83],
+        [0.9, 0.84],
+        [0.9, 0.99],
+    ];
     check(
         &judged(P, &[1; 7], None, &uniforms),
         &[("mode", "one_hot"), PROBABILITIES],
@@ -190,19 +197,15 @@ fn filters_keep_a_beginning_of_values_and_then_of_ids() {
 
 #[test]
 fn rows_without_a_distribution_end_what_reaches_them() {
-    for row in [
-        &[NAN, 0.0, 0.0, 0.0],
-        &[0.0, INFINITY, 0.0, 0.0],
-        &[-INFINITY, -INFINITY, -INFINITY, 9.0],
-    ] {
+    for row in
+        [&[NAN, 0.0, 0.0, 0.0], &[0.0, INFINITY, 0.0, 0.0], &[-INFINITY, -INFINITY, -INFINITY, 9.0]]
+    {
         let sharp: &[f32] = &[0.0, 0.0, 99.0, -INFINITY];
         let mut inputs = named([
             // Reached first, reached behind one draft, reached last, not reached.
             (
                 "target",
-                matrix(&[
-                    row, sharp, sharp, sharp, row, sharp, sharp, sharp, row, sharp, row, row,
-                ]),
+                matrix(&[row, sharp, sharp, sharp, row, sharp, sharp, sharp, row, sharp, row, row]),
             ),
             ("draft", integers(&[2, 2, 2, 2, 2, 2, 0, 2])),
             ("offsets", indices(&[0, 2, 4, 6, 8])),
@@ -280,7 +283,11 @@ fn results_do_not_depend_on_the_batch() {
     let tail = |count: usize| all[all.len() - count..].to_vec();
     let seeds = |words: &[u32]| Tensor::from_slice(words, &[words.len() / 2, 2]).unwrap();
     for mode in ["match", "one_hot", "full", "block"] {
-        let build = |target: Vec<&[f32]>, draft: &[i32], offsets: &[u32], positions: &[i32], words: &[u32]| {
+        let build = |target: Vec<&[f32]>,
+                     draft: &[i32],
+                     offsets: &[u32],
+                     positions: &[i32],
+                     words: &[u32]| {
             let mut inputs = named([
                 ("target", matrix(&target)),
                 ("draft", integers(draft)),
@@ -358,7 +365,12 @@ fn bad_input_is_refused_with_its_place() {
     let place = "1 at row 2, column 1";
     refused(&with("uniforms", uniforms), &options, Problem::Value, place);
     refused(&without("uniforms"), &options, Problem::Missing, "positions");
-    refused(&with("positions", integers(&[0, 0])), &[("mode", "match")], Problem::Unexpected, "uniforms");
+    refused(
+        &with("positions", integers(&[0, 0])),
+        &[("mode", "match")],
+        Problem::Unexpected,
+        "uniforms",
+    );
     let q = matrix(&[P, P]);
     refused(&with("draft_distribution", q), &options, Problem::Unexpected, "draft_distribution");
     refused(&good, &[("mode", "full")], Problem::Missing, "draft_distribution");
@@ -401,7 +413,8 @@ fn devices_mark_sequences_that_are_not_valid() {
     }
     // Uniforms that are none count as 0.
     let mut bad = inputs;
-    let uniforms = [NAN, 1.0, 0.0, 0.0, -1.0, INFINITY, 0.0, 0.0, 2.0, -0.0, 0.0, 0.0, NAN, NAN, 0.0, 0.0];
+    let uniforms =
+        [NAN, 1.0, 0.0, 0.0, -1.0, INFINITY, 0.0, 0.0, 2.0, -0.0, 0.0, 0.0, NAN, NAN, 0.0, 0.0];
     bad.insert("uniforms".to_owned(), Tensor::from_slice(&uniforms, &[8, 2]).unwrap());
     for (backend, outputs) in run_unchecked::<siluette::VerifySampled>(&bad, &options) {
         assert_eq!(ints(&outputs, "next_token"), [0; 4], "{backend}");

@@ -1,24 +1,29 @@
-//! The SwiGLU block by siluette and by candle, dense and pruned, in turns, on the same cold weights.
+//! The SwiGLU block, dense and pruned, and a language model's head, by siluette and by candle, in turns, on the same cold
+//! weights.
 //!
-//! `cargo run --release --manifest-path benches/peers/Cargo.toml -- [FILE.json]`
+//! `cargo run --release --manifest-path benches/peers/Cargo.toml -- [FILE.json [OPERATION]]`: results go to the file, those
+//! of one operation alone in place of its former ones.
 //!
 //! Weights of several layers, more than twice the last-level cache together, take turns, as in a model. In each
 //! round every contestant runs once on a layer of its own turn; medians are reported, so that what slows the
 //! machine for a moment slows all alike. candle composes `matmul`, `silu` and `mul`, as its models do. Threads:
 //! rayon's default for both. The pruned block reads and writes half of the features (DISP-LLM): siluette gathers and
-//! scatters inside the block, candle by `index_select` and `index_add` around it.
+//! scatters inside the block, candle by `index_select` and `index_add` around it. Of the head both give the best token,
+//! candle by `matmul` and `argmax`.
 
 mod dense;
+mod head;
 mod measure;
 mod pruned;
 mod weights;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use candle_core::WithDType;
 use serde_json::{Value, json};
 use siluette::{DType, Float, bf16, f16};
 
+use head::Heads;
 use measure::{Failure, Medians};
 use weights::Layers;
 
@@ -26,53 +31,89 @@ use weights::Layers;
 const SHAPES: [(usize, usize); 3] = [(576, 1536), (2048, 8192), (4096, 11008)];
 const ROWS: [usize; 4] = [1, 8, 64, 512];
 
+/// Vocabulary and hidden features of SmolLM2 135M and of Llama 3.2 1B.
+const HEADS: [(usize, usize); 2] = [(576, 49_152), (2048, 128_256)];
+const HEAD_ROWS: [usize; 3] = [1, 4, 8];
+
 fn main() -> Result<(), Failure> {
-    let file = std::env::args_os().nth(1).map(PathBuf::from);
-    println!("| operation | dtype | hidden/ffn | rows | siluette | candle | candle / siluette |");
+    let mut arguments = std::env::args().skip(1);
+    let file = arguments.next().map(PathBuf::from);
+    let only = arguments.next();
+    let is_wanted = |op: &str| only.as_deref().is_none_or(|only| only == op);
+    println!("| operation | dtype | shape | rows | siluette | candle | candle / siluette |");
     println!("|---|---|---|---:|---:|---:|---:|");
     let mut results = Vec::new();
-    for (hidden, ffn) in SHAPES {
+    for (hidden, ffn) in SHAPES.into_iter().filter(|_| is_wanted("gated_mlp")) {
         results.extend(dense::<bf16>(hidden, ffn)?);
         results.extend(dense::<f16>(hidden, ffn)?);
         results.extend(dense::<f32>(hidden, ffn)?);
     }
-    for (hidden, ffn) in SHAPES {
+    for (hidden, ffn) in SHAPES.into_iter().filter(|_| is_wanted("pruned_gated_mlp")) {
         results.extend(pruned::<bf16>(hidden, ffn)?);
         results.extend(pruned::<f32>(hidden, ffn)?);
     }
-    if let Some(file) = file {
-        let report = json!({
-            "instructions": siluette::Cpu::new().name(),
-            "candle_core": "0.11",
-            "results": results,
-        });
-        std::fs::write(file, format!("{report:#}\n"))?;
+    for (hidden, vocabulary) in HEADS.into_iter().filter(|_| is_wanted("exit_head")) {
+        results.extend(heads::<bf16>(hidden, vocabulary)?);
+        results.extend(heads::<f32>(hidden, vocabulary)?);
     }
-    Ok(())
+    match file {
+        Some(file) => write(&file, results, is_wanted),
+        None => Ok(()),
+    }
+}
+
+/// Replaces what was measured; other operations keep their results.
+fn write(
+    file: &Path,
+    results: Vec<Value>,
+    is_wanted: impl Fn(&str) -> bool,
+) -> Result<(), Failure> {
+    let mut all = Vec::new();
+    if let Ok(text) = std::fs::read(file) {
+        let report: Value = serde_json::from_slice(&text)?;
+        let former = report["results"].as_array().cloned().unwrap_or_default();
+        all.extend(former.into_iter().filter(|it| !is_wanted(it["op"].as_str().unwrap_or(""))));
+    }
+    all.extend(results);
+    let report = json!({
+        "instructions": siluette::Cpu::new().name(),
+        "candle_core": "0.11",
+        "results": all,
+    });
+    Ok(std::fs::write(file, format!("{report:#}\n"))?)
 }
 
 fn dense<T: Float + WithDType>(hidden: usize, ffn: usize) -> Result<Vec<Value>, Failure> {
     let layers = Layers::<T>::new(hidden, ffn)?;
-    compare::<T>("gated_mlp", hidden, ffn, |rows| dense::measure(&layers, rows))
+    let shape = [("hidden", hidden), ("ffn", ffn)];
+    compare::<T>("gated_mlp", shape, &ROWS, |rows| dense::measure(&layers, rows))
 }
 
 fn pruned<T: Float + WithDType>(hidden: usize, ffn: usize) -> Result<Vec<Value>, Failure> {
     let layers = Layers::<T>::new(hidden / 2, ffn)?;
-    compare::<T>("pruned_gated_mlp", hidden, ffn, |rows| pruned::measure(&layers, hidden, rows))
+    let shape = [("hidden", hidden), ("ffn", ffn)];
+    compare::<T>("pruned_gated_mlp", shape, &ROWS, |rows| pruned::measure(&layers, hidden, rows))
+}
+
+fn heads<T: Float + WithDType>(hidden: usize, vocabulary: usize) -> Result<Vec<Value>, Failure> {
+    let heads = Heads::<T>::new(hidden, vocabulary)?;
+    let shape = [("hidden", hidden), ("vocabulary", vocabulary)];
+    compare::<T>("exit_head", shape, &HEAD_ROWS, |rows| head::measure(&heads, rows))
 }
 
 fn compare<T: Float>(
     op: &str,
-    hidden: usize,
-    ffn: usize,
+    shape: [(&str, usize); 2],
+    rows: &[usize],
     measure: impl Fn(usize) -> Result<Medians, Failure>,
 ) -> Result<Vec<Value>, Failure> {
     let dtype: DType = T::DTYPE;
-    ROWS.into_iter()
-        .map(|rows| {
+    let [(_, width), (_, height)] = shape;
+    rows.iter()
+        .map(|&rows| {
             let Medians { siluette, candle } = measure(rows)?;
             println!(
-                "| {op} | {dtype} | {hidden}/{ffn} | {rows} | {:.3} ms | {:.3} ms | {:.1} |",
+                "| {op} | {dtype} | {width}/{height} | {rows} | {:.3} ms | {:.3} ms | {:.1} |",
                 siluette * 1e3,
                 candle * 1e3,
                 candle / siluette
@@ -80,8 +121,8 @@ fn compare<T: Float>(
             Ok(json!({
                 "op": op,
                 "dtype": dtype.name(),
-                "hidden": hidden,
-                "ffn": ffn,
+                (shape[0].0): shape[0].1,
+                (shape[1].0): shape[1].1,
                 "rows": rows,
                 "siluette_seconds": siluette,
                 "candle_seconds": candle,

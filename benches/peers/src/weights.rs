@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor, WithDType};
 use siluette::Float;
 
 /// More than twice the last-level cache of most machines.
-const COLD_BYTES: usize = 128 << 20;
+pub const COLD_BYTES: usize = 128 << 20;
 
 /// One layer's matrices in the layout of `nn.Linear`, and the same as candle's tensors.
 pub struct Layer<T> {

@@ -14,6 +14,8 @@
 //! | [`VerifyTree`] | the path of each tree of drafts that the target takes, and the target's next token |
 //! | [`VerifySampled`] | drafts accepted as if the target had sampled them, and one token more |
 //!
+//! [`SelfSpeculation`] drives drafting, verification and commitment for a batch, given an engine's layers.
+//!
 //! # States
 //!
 //! The vocabulary is cut into tiles of [`VOCABULARY_TILE`] ids, counted from id 0, whatever the number of rows, the
@@ -34,6 +36,7 @@ pub(crate) mod cuda_parameters;
 pub mod exit_head;
 pub mod merge_exit_states;
 mod philox;
+pub mod self_speculation;
 pub(crate) mod state;
 mod verification;
 pub mod verify_greedy;
@@ -42,6 +45,10 @@ pub mod verify_tree;
 
 pub use exit_head::{ExitHead, ExitHeadArgs, ExitHeadStates, ExitHeadStatesArgs};
 pub use merge_exit_states::{MergeExitStates, MergeExitStatesArgs};
+pub use self_speculation::{
+    DualLengthCache, ExitRing, LayerRow, Layers, SelfSpeculation, SequenceProgress,
+    SpeculationSettings, SpeculationStatistics,
+};
 pub use verification::Finish;
 pub use verify_greedy::{VerifyGreedy, VerifyGreedyArgs};
 pub use verify_sampled::{
