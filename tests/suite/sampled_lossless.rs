@@ -15,10 +15,10 @@ const BOUND: f64 = 1e-6;
 const DEVICE_BOUND: f64 = 2e-6;
 
 /// SplitMix64 in [0, 1).
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
-    fn next(&mut self) -> f64 {
+    pub fn next(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut bits = self.0;
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -26,12 +26,12 @@ impl Random {
         ((bits ^ (bits >> 31)) >> 11) as f64 / 2f64.powi(53)
     }
 
-    fn logits(&mut self, count: usize) -> Vec<f32> {
+    pub fn logits(&mut self, count: usize) -> Vec<f32> {
         (0..count).map(|_| (self.next() * 5.0) as f32).collect()
     }
 }
 
-fn softmax(logits: &[f32], temperature: f64) -> Vec<f64> {
+pub fn softmax(logits: &[f32], temperature: f64) -> Vec<f64> {
     let weights: Vec<f64> =
         logits.iter().map(|&logit| (f64::from(logit) / temperature).exp()).collect();
     let sum: f64 = weights.iter().sum();
@@ -214,7 +214,7 @@ fn a_coin_that_is_the_residual_number_is_noticed() {
     const GRID: usize = 1 << 10;
     let distance = |shared: bool| {
         let mut total = vec![0.0; 8];
-        for x in 0..8 {
+        for (x, share) in q_of.iter().enumerate() {
             let trials: Vec<Trial> = (0..GRID)
                 .map(|step| {
                     let mut trial = trial(&[x], &[&target, &target], &[&q]);
@@ -227,7 +227,7 @@ fn a_coin_that_is_the_residual_number_is_noticed() {
                 .collect();
             for (accepted, token) in verify(&device, "full", &trials) {
                 let first = if accepted == 1 { x } else { token as usize };
-                total[first] += q_of[x] / GRID as f64;
+                total[first] += share / GRID as f64;
             }
         }
         total_variation(&total, &p)
@@ -345,79 +345,4 @@ fn outcome(device: &Device, mode: &str, base: &Trial) -> Outcome {
         behind_one: ends_at([0.0, ALMOST_ONE], 1),
         behind_none: ends_at([ALMOST_ONE; 2], 0),
     }
-}
-
-/// Mode match draws by position: frequencies, of single tokens and of pairs, are the target's.
-#[test]
-fn matched_tokens_are_distributed_like_the_targets() {
-    const COUNT: usize = 6;
-    const SEQUENCES: usize = 20_000;
-    let mut random = Random(6);
-    let first = random.logits(COUNT);
-    let second: Vec<Vec<f32>> = (0..COUNT).map(|_| random.logits(COUNT)).collect();
-    // A drafter that is close, and draws by the same stream.
-    let mut close = |row: &[f32]| -> Vec<f32> {
-        row.iter().map(|logit| logit + random.next() as f32).collect()
-    };
-    let draft_first = close(&first);
-    let positions: Vec<i32> = (0..SEQUENCES as i32).map(|index| 2 * index).collect();
-    let next: Vec<i32> = positions.iter().map(|position| position + 1).collect();
-    let drafts = matched(&vec![vec![draft_first; 1]; SEQUENCES], &[], &positions);
-    let rows: Vec<Vec<Vec<f32>>> = drafts
-        .iter()
-        .map(|emitted| vec![first.clone(), second[emitted[0] as usize].clone()])
-        .collect();
-    let drafted: Vec<i32> = drafts.iter().map(|emitted| emitted[0]).collect();
-    let emitted = matched(&rows, &drafted, &positions);
-    let rows: Vec<_> =
-        emitted.iter().map(|tokens| vec![second[tokens[0] as usize].clone()]).collect();
-    let followers = matched(&rows, &[], &next);
-    let mut counts = vec![0f64; COUNT * COUNT];
-    let mut accepted = 0;
-    for (tokens, follower) in emitted.iter().zip(&followers) {
-        // A second token that was verified is the one that plain decoding draws.
-        assert!(tokens.len() == 1 || tokens[1] == follower[0]);
-        accepted += tokens.len() - 1;
-        counts[tokens[0] as usize * COUNT + follower[0] as usize] += 1.0;
-    }
-    assert!(accepted > SEQUENCES / 2, "{accepted}");
-    let p_first = softmax(&first, 1.0);
-    let joint = |table: &[Vec<f32>], temperature: f64| -> Vec<f64> {
-        let row = |x: usize| softmax(&table[x], temperature).into_iter().map(move |p| (x, p));
-        (0..COUNT).flat_map(row).map(|(x, p)| p_first[x] * p * SEQUENCES as f64).collect()
-    };
-    let chi_square = |counts: &[f64], wanted: &[f64]| -> f64 {
-        counts.iter().zip(wanted).map(|(count, wanted)| (count - wanted).powi(2) / wanted).sum()
-    };
-    // 35 degrees of freedom: mean 35, standard deviation 8.4.
-    let statistic = chi_square(&counts, &joint(&second, 1.0));
-    assert!(statistic < 35.0 + 5.0 * 8.4, "{statistic}");
-    // The control: another temperature is noticed.
-    let statistic = chi_square(&counts, &joint(&second, 1.1));
-    assert!(statistic > 35.0 + 5.0 * 8.4, "{statistic}");
-    let single: Vec<f64> = counts.chunks(COUNT).map(|row| row.iter().sum()).collect();
-    let wanted: Vec<f64> = p_first.iter().map(|p| p * SEQUENCES as f64).collect();
-    // 5 degrees of freedom: mean 5, standard deviation 3.2.
-    assert!(chi_square(&single, &wanted) < 5.0 + 6.0 * 3.2);
-}
-
-/// Emitted tokens in mode match; no drafts, or one a sequence.
-fn matched(rows: &[Vec<Vec<f32>>], drafts: &[i32], positions: &[i32]) -> Vec<Vec<i32>> {
-    let columns = rows[0][0].len();
-    let each = usize::from(!drafts.is_empty()) as u32;
-    let values: Vec<f32> = rows.iter().flatten().flatten().copied().collect();
-    let offsets: Vec<u32> = (0..=rows.len() as u32).map(|index| index * each).collect();
-    let inputs = NamedTensors::from([
-        (
-            "target".to_owned(),
-            Tensor::from_slice(&values, &[values.len() / columns, columns]).unwrap(),
-        ),
-        ("draft".to_owned(), integers(drafts)),
-        ("offsets".to_owned(), Tensor::from_slice(&offsets, &[offsets.len()]).unwrap()),
-        ("positions".to_owned(), integers(positions)),
-    ]);
-    let parameters = parameters(&[("mode", "match"), ("max_draft", "1"), ("seed", "77")]);
-    let outputs = run(&Device::Cpu(Cpu::new()), "verify_sampled", &inputs, &parameters);
-    let (tokens, emitted) = (ints(&outputs, "tokens"), ints(&outputs, "emitted"));
-    tokens.chunks(2).zip(emitted).map(|(row, count)| row[..count as usize].to_vec()).collect()
 }

@@ -181,7 +181,11 @@ impl VerifySampled {
 
     /// What devices leave in the workspace between launches.
     fn scratch(&self, sequences: usize) -> Scratch {
-        Scratch { sequences, slots: sequences.saturating_mul(self.max_draft + 1), walk_words: walk_words(self.max_draft) }
+        Scratch {
+            sequences,
+            slots: sequences.saturating_mul(self.max_draft + 1),
+            walk_words: walk_words(self.max_draft),
+        }
     }
 
     /// Whether q is needed.

@@ -58,10 +58,8 @@ impl Operation for VerifySampled {
         let mode = parameters.choose(op, &MODE, &modes)?.ok_or_else(|| {
             Error::argument(op, MODE.name, Problem::Missing, MODE.values, "none", "")
         })?;
-        let values = [
-            ("logits", SampledValues::Logits),
-            ("probabilities", SampledValues::Probabilities),
-        ];
+        let values =
+            [("logits", SampledValues::Logits), ("probabilities", SampledValues::Probabilities)];
         let filters = [("joint", FilterOrder::Joint), ("sequential", FilterOrder::Sequential)];
         let max_draft = max_draft(op, parameters, &input(op, inputs, "draft")?)?;
         let described = VerifySampled::new(target.columns(), max_draft, target.dtype(), mode)?

@@ -9,10 +9,7 @@ use crate::ops::early_exit::verification::reference::{Candidates, write};
 use crate::tensor::{TensorMut, TensorRef};
 
 /// `args` are valid.
-pub(super) fn verify(
-    op: &VerifySampled,
-    args: VerifySampledArgs<TensorRef<'_>, TensorMut<'_>>,
-) {
+pub(super) fn verify(op: &VerifySampled, args: VerifySampledArgs<TensorRef<'_>, TensorMut<'_>>) {
     let oracle = Oracle::new(op, &args.inputs());
     let offsets: Vec<usize> =
         args.offsets.to_f64().into_iter().map(|offset| offset as usize).collect();
@@ -192,7 +189,9 @@ impl Sequence<'_> {
         let max = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let temperature = self.of_sequence(&oracle.temperature, 1.0);
         let weights: Vec<f64> = match op.values {
-            SampledValues::Logits => values.iter().map(|x| ((x - max) / temperature).exp()).collect(),
+            SampledValues::Logits => {
+                values.iter().map(|x| ((x - max) / temperature).exp()).collect()
+            }
             SampledValues::Probabilities => values.iter().map(|p| p / max).collect(),
         };
         let mut ids: Vec<usize> = (0..values.len()).collect();

@@ -45,7 +45,8 @@ impl VerifySampled {
 
     fn check_presence(&self, args: &VerifySampledArgs<Layout, Layout>) -> Result<(), Error> {
         let check = Validator::new(Self::NAME);
-        let (present, wanted) = (args.draft_distribution.is_some(), self.needs_draft_distribution());
+        let (present, wanted) =
+            (args.draft_distribution.is_some(), self.needs_draft_distribution());
         let remedy = "modes full and block need it, match and one_hot do not";
         check.presence("draft_distribution", present, wanted, remedy)?;
         if self.values == SampledValues::Probabilities {
@@ -83,7 +84,11 @@ impl VerifySampled {
         for (at, value) in uniforms.to_f64().into_iter().enumerate() {
             if !(0.0..1.0).contains(&value) {
                 let place = format_args!("{value} at row {}, column {}", at / 2, at % 2);
-                return Err(refuse("uniforms", "numbers from 0 up to, but not including, 1", place));
+                return Err(refuse(
+                    "uniforms",
+                    "numbers from 0 up to, but not including, 1",
+                    place,
+                ));
             }
         }
         Ok(())
@@ -103,9 +108,7 @@ fn check_each<T: crate::dtype::Element + fmt::Display>(
     let values = tensor.as_slice::<T>().unwrap_or_default();
     match values.iter().position(|&value| !holds(value)) {
         None => Ok(()),
-        Some(at) => {
-            Err(refuse(name, expected, format_args!("{} at position {at}", values[at])))
-        }
+        Some(at) => Err(refuse(name, expected, format_args!("{} at position {at}", values[at]))),
     }
 }
 

@@ -198,10 +198,8 @@ impl<'a> Call<'a> {
             walks_start,
             walk_words: self.parts.walk_words as u32,
         };
-        let constants = sampled_walk::Constants {
-            threads: self.row_threads(),
-            values: dtype_code(op.dtype),
-        };
+        let constants =
+            sampled_walk::Constants { threads: self.row_threads(), values: dtype_code(op.dtype) };
         let sequences = self.batch.sequences as u64;
         let bindings = bindings.into_array();
         plan.dispatch(&sampled_walk::ONLY, constants.values(), &parameters, bindings, sequences)

@@ -117,9 +117,7 @@ impl<'a> Rows<'a> {
         let is_draft = row >= self.target_rows();
         let row = if is_draft { row - self.target_rows() } else { row };
         // A sequence has one row of target more than drafts.
-        let first = |index: usize| {
-            self.offsets[index] as usize + if is_draft { 0 } else { index }
-        };
+        let first = |index: usize| self.offsets[index] as usize + if is_draft { 0 } else { index };
         let sequences = self.offsets.len() - 1;
         let (mut low, mut high) = (0, sequences);
         // The last sequence that starts at this row or before: empty ones of drafts are passed over.

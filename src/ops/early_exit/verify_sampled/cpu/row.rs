@@ -97,7 +97,8 @@ impl<T: ScoreKey> RowJob<'_, T> {
             true => T::from_f32(f32::NEG_INFINITY).key(),
             false => T::from_f32(0.0).key(),
         };
-        let is_clean = self.filters.is_draft || (least > 0 && (self.is_logits() || least >= lowest));
+        let is_clean =
+            self.filters.is_draft || (least > 0 && (self.is_logits() || least >= lowest));
         is_clean && most > lowest && most < T::from_f32(f32::INFINITY).key()
     }
 
@@ -157,8 +158,8 @@ impl<T: ScoreKey> RowJob<'_, T> {
         }
         // Restores the keys, which the search for the k-th leaves in another order.
         let (threshold, cut) = self.largest(keys);
-        let is_stricter = threshold > profile.threshold
-            || (threshold == profile.threshold && cut < profile.cut);
+        let is_stricter =
+            threshold > profile.threshold || (threshold == profile.threshold && cut < profile.cut);
         if is_stricter {
             (profile.threshold, profile.cut) = (threshold, cut);
         }

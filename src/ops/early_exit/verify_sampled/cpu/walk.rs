@@ -206,7 +206,7 @@ impl WalkJob<'_> {
         }
         let total: u64 = masses.iter().map(|&mass| u64::from(mass)).sum();
         let bits = self.bits(i, Purpose::Residual);
-        let wanted = (u128::from(bits) * u128::from(total) >> 32) as u64;
+        let wanted = ((u128::from(bits) * u128::from(total)) >> 32) as u64;
         let mut passed = 0;
         let (masses, _) = self.scratch.split_at(self.rows.op.valid_vocab);
         let drawn = masses.iter().position(|&mass| {
@@ -222,7 +222,8 @@ impl WalkJob<'_> {
         if let Some((uniforms, stride)) = rows.uniforms {
             let column = usize::from(purpose == Purpose::Residual);
             // Exact, and below 2^32 as the number is below 1.
-            return (f64::from(uniforms[self.target_row(i) * stride + column]) * 2f64.powi(32)) as u32;
+            return (f64::from(uniforms[self.target_row(i) * stride + column]) * 2f64.powi(32))
+                as u32;
         }
         let position = rows.position(self.sequence, i);
         token_bits(rows.seed(self.sequence), position, 0, purpose)[0]
