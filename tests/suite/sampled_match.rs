@@ -5,7 +5,38 @@ use siluette::device::NamedTensors;
 use siluette::{Cpu, Device, Tensor};
 
 use crate::sampled_lossless::{Random, softmax};
-use crate::support::{integers, ints, parameters, run};
+use crate::support::{devices, integers, ints, parameters, run};
+
+/// The noise is that of `exit_head`: its sampled tokens are those that its logits give here.
+#[test]
+fn tokens_are_those_that_the_head_samples() {
+    const ROWS: usize = 8;
+    let mut random = Random(9);
+    let hidden = random.logits(ROWS * 16);
+    let weight: Vec<f32> = random.logits(300 * 16).into_iter().map(|w| (w - 2.5) / 4.0).collect();
+    let positions: Vec<i32> = (0..ROWS as i32).map(|row| 3 * row + 1).collect();
+    let head = NamedTensors::from([
+        ("hidden".to_owned(), Tensor::from_slice(&hidden, &[ROWS, 16]).unwrap()),
+        ("head_weight".to_owned(), Tensor::from_slice(&weight, &[300, 16]).unwrap()),
+        ("positions".to_owned(), integers(&positions)),
+    ]);
+    for device in [Device::Reference].into_iter().chain(devices()) {
+        let options = [("seed", "1234567890123"), ("inv_temperature", "2"), ("logits", "true")];
+        let of_head = run(&device, "exit_head", &head, &parameters(&options));
+        let inputs = NamedTensors::from([
+            ("target".to_owned(), of_head["logits"].clone()),
+            ("draft".to_owned(), integers(&[])),
+            ("offsets".to_owned(), Tensor::from_slice(&[0u32; ROWS + 1], &[ROWS + 1]).unwrap()),
+            ("positions".to_owned(), integers(&positions)),
+            ("temperature".to_owned(), Tensor::from_slice(&[0.5f32; ROWS], &[ROWS]).unwrap()),
+        ]);
+        let options = [("mode", "match"), ("seed", "1234567890123")];
+        let outputs = run(&device, "verify_sampled", &inputs, &parameters(&options));
+        let (sampled, next) = (ints(&of_head, "sampled_token"), ints(&outputs, "next_token"));
+        assert_eq!(sampled, next, "{}", device.name());
+        assert!(sampled.iter().any(|&token| token != sampled[0]), "they are all the same");
+    }
+}
 
 /// Mode match draws by position: frequencies, of single tokens and of pairs, are the target's.
 #[test]

@@ -230,6 +230,13 @@ fn values(cases: &mut Vec<Case>) {
 }
 
 fn ends(cases: &mut Vec<Case>) {
+    // p and q so close that walks end anywhere.
+    for mode in ["full", "block"] {
+        let close = SampledCase::new(mode, 40, 4, 31);
+        let target = Fill::Normal { scale: 0.7 };
+        cases.push(SampledCase { target, ..close }.build());
+        cases.push(SampledCase { target, uniforms: true, dtype: DType::F16, ..close }.build());
+    }
     for (mode, dtype) in MODES.into_iter().zip(DType::FLOATS.into_iter().cycle()) {
         let case = SampledCase { dtype, ..SampledCase::new(mode, 33, 3, 3) };
         cases.push(SampledCase { stops: true, ..case }.build());
