@@ -1,7 +1,8 @@
 // n[m,:] = rms_norm(hidden[rows[m],:]), or hidden[rows[m],:];  rows[m] = m if they are absent
-// info[m] = (1 if there is such a row, position, token to gather, 0)
+// info[m] = (1 if there is such a row, position, token to gather, low and high word of the seed)
 //
 // hidden [R, D]  activations      norm_weight [D]  weights' type      rows, positions, gather_tokens [M]  i32
+// seeds [M, 2]  u32, optional
 // n [M, D]  f32, rounded to the activation type; not written for rows that hidden does not have
 //
 // launch  M; a workgroup owns a row
@@ -26,6 +27,10 @@ struct Parameters {
     has_rows: u32,
     has_positions: u32,
     has_gather: u32,
+    has_seeds: u32,
+    // Of rows without a seed of their own.
+    seed_low: u32,
+    seed_high: u32,
     // First element and elements between rows, from the start of each binding.
     hidden_start: u32,
     hidden_stride: u32,
@@ -33,6 +38,8 @@ struct Parameters {
     rows_start: u32,
     positions_start: u32,
     gather_start: u32,
+    seeds_start: u32,
+    seeds_stride: u32,
     n_start: u32,
     n_stride: u32,
     info_start: u32,
@@ -46,8 +53,9 @@ struct Parameters {
 @group(0) @binding(3) var<storage, read> rows: array<i32>;
 @group(0) @binding(4) var<storage, read> positions: array<i32>;
 @group(0) @binding(5) var<storage, read> gather_tokens: array<i32>;
-@group(0) @binding(6) var<storage, read_write> n: array<f32>;
-@group(0) @binding(7) var<storage, read_write> info: array<i32>;
+@group(0) @binding(6) var<storage, read> seeds: array<u32>;
+@group(0) @binding(7) var<storage, read_write> n: array<f32>;
+@group(0) @binding(8) var<storage, read_write> info: array<i32>;
 #import shared/reduce_$reduce.wgsl capacity=1u
 
 @compute @workgroup_size(THREADS)
@@ -81,7 +89,7 @@ fn exit_prepare(
         scale = 1.0 / sqrt(totals[0].x / f32(parameters.features) + parameters.eps);
     }
     if (invocation.thread == 0u) {
-        let at = parameters.info_start + local * 4u;
+        let at = parameters.info_start + local * 5u;
         info[at] = select(0, 1, exists);
         if (parameters.has_positions != 0u) {
             info[at + 1u] = positions[parameters.positions_start + row];
@@ -89,6 +97,13 @@ fn exit_prepare(
         if (parameters.has_gather != 0u) {
             info[at + 2u] = gather_tokens[parameters.gather_start + row];
         }
+        var seed = vec2(parameters.seed_low, parameters.seed_high);
+        if (parameters.has_seeds != 0u) {
+            let own = parameters.seeds_start + row * parameters.seeds_stride;
+            seed = vec2(seeds[own], seeds[own + 1u]);
+        }
+        info[at + 3u] = bitcast<i32>(seed.x);
+        info[at + 4u] = bitcast<i32>(seed.y);
     }
     if (exists) {
         for (var k = invocation.thread; k < parameters.features; k += THREADS) {

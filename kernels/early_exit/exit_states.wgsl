@@ -1,6 +1,6 @@
 // exit_head_states: of each tile of 128 ids and each row, the state of  softcap(n W^T + b)
 //
-// n [M, D]  f32      info [M, 4]  i32, by exit_prepare      W [V, D], b [V]  weights' type
+// n [M, D]  f32      info [M, 5]  i32, by exit_prepare      W [V, D], b [V]  weights' type
 // state_values [ceil(V / 128), M, 6 + k]  f32      state_tokens [ceil(V / 128), M, 2 + k]  i32
 // logits [M, V]  f32, optional
 //
@@ -41,8 +41,6 @@ struct Parameters {
     inv_temperature: f32,
     // 0: none.
     softcap: f32,
-    seed_low: u32,
-    seed_high: u32,
     // First element and elements between rows and tiles, from the start of each binding.
     n_start: u32,
     n_stride: u32,
@@ -124,7 +122,7 @@ fn make_logits(slot: u32, first_index: u32, first: u32, count: u32) {
         if (is_valid) {
             bits = bitcast<u32>(finish_logit(index, sums[m]));
         }
-        if (info[parameters.info_start + (first + m) * 4u] == 0) {
+        if (info[parameters.info_start + (first + m) * 5u] == 0) {
             bits = NOT_A_NUMBER;
         }
         let at = m * VOCABULARY_TILE + slot;
@@ -147,9 +145,11 @@ fn score(m: u32, at: u32, index: u32, first: u32) -> f32 {
         return LOWEST;
     }
     let id = parameters.vocab_offset + parameters.first_index + index;
-    let position = bitcast<u32>(info[parameters.info_start + (first + m) * 4u + 1u]);
+    let about = parameters.info_start + (first + m) * 5u;
+    let position = bitcast<u32>(info[about + 1u]);
+    let seed = vec2(bitcast<u32>(info[about + 3u]), bitcast<u32>(info[about + 4u]));
     let counter = vec4(position, id / 4u, PURPOSE_TOKEN, 0u);
-    let noise = philox(counter, vec2(parameters.seed_low, parameters.seed_high));
+    let noise = philox(counter, seed);
     return tile_logits[at] * parameters.inv_temperature + gumbel(noise[id % 4u]);
 }
 
@@ -226,7 +226,7 @@ fn write_state(m: u32, row: u32, first_id: i32, values: u32, tokens: u32) {
     }
     var gathered = LOWEST;
     if (parameters.has_gather != 0u) {
-        let slot = info[parameters.info_start + row * 4u + 2u] - first_id;
+        let slot = info[parameters.info_start + row * 5u + 2u] - first_id;
         if (slot >= 0 && slot < i32(VOCABULARY_TILE)) {
             gathered = tile_logits[m * VOCABULARY_TILE + u32(slot)];
         }

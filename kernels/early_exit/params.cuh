@@ -29,6 +29,7 @@ struct ExitStatesParams {
     const void* head_bias;
     const void* rows;
     const void* positions;
+    const void* seeds;  // null: all rows have the seed below
     const void* gather_tokens;
     void* state_values;
     void* state_tokens;
@@ -40,6 +41,7 @@ struct ExitStatesParams {
     int64_t tokens_tile_stride;
     int64_t tokens_row_stride;
     int64_t logits_row_stride;
+    int64_t seeds_row_stride;
     int32_t output_rows;
     int32_t hidden_rows;
     int32_t is_prepared;  // 1: row m of the activations is that of output m, 0: rows[m] is

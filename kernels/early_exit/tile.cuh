@@ -74,9 +74,15 @@ struct LaneLogits {
         return second;
     }
 
-    __device__ __forceinline__ Best sample(const ExitStatesParams& p, int32_t position) const {
-        const Philox noise = philox(uint32_t(position), uint32_t(id) / 4, PURPOSE_TOKEN, 0, uint32_t(p.seed_low),
-                                    uint32_t(p.seed_high));
+    __device__ __forceinline__ Best sample(const ExitStatesParams& p, int64_t row) const {
+        const uint32_t position = uint32_t(static_cast<const int32_t*>(p.positions)[row]);
+        uint32_t seed[2] = {uint32_t(p.seed_low), uint32_t(p.seed_high)};
+        if (p.seeds != nullptr) {
+            const uint32_t* own = static_cast<const uint32_t*>(p.seeds) + row * p.seeds_row_stride;
+            seed[0] = own[0];
+            seed[1] = own[1];
+        }
+        const Philox noise = philox(position, uint32_t(id) / 4, PURPOSE_TOKEN, 0, seed[0], seed[1]);
         float score[4];
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
@@ -129,7 +135,7 @@ __device__ __forceinline__ void summarise(const ExitStatesParams& p, const Place
     }
     Best sampled = Best::none();
     if (p.positions != nullptr) {
-        sampled = warp_best(lane.sample(p, static_cast<const int32_t*>(p.positions)[row]));
+        sampled = warp_best(lane.sample(p, row));
     }
     if (number == 0) {
         values[VALUE_MAX] = best.value;

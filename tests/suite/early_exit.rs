@@ -314,3 +314,23 @@ fn row_offsets_take_64_bits() {
     Cpu::new().exit_head(&op, args, &mut Workspace::default()).unwrap();
     assert_eq!((token, logits), ([2], [0.0, 0.0, 3.0]));
 }
+
+#[test]
+fn rows_may_have_seeds_of_their_own() {
+    let mut inputs = head::<f32>(5);
+    inputs.insert("positions".to_owned(), integers(&[7; 5]));
+    let seeds = [3u64, 1 << 40, u64::MAX, 3, 81_985_529_216_486_895];
+    let words: Vec<u32> =
+        seeds.iter().flat_map(|&seed| [seed as u32, (seed >> 32) as u32]).collect();
+    for device in devices() {
+        inputs.insert("seeds".to_owned(), Tensor::from_slice(&words, &[5, 2]).unwrap());
+        let got = run(&device, "exit_head", &inputs, &parameters(&[("seed", "4")]));
+        inputs.remove("seeds");
+        for (row, seed) in seeds.iter().enumerate() {
+            let seed = seed.to_string();
+            let want = run(&device, "exit_head", &inputs, &parameters(&[("seed", &seed)]));
+            let [got, want] = [&got, &want].map(|outputs| ints(outputs, "sampled_token")[row]);
+            assert_eq!(got, want, "seed {seed} on {}", device.name());
+        }
+    }
+}

@@ -68,6 +68,8 @@ fn arguments_of_a_head() {
     refused(|args| args.norm_weight = Some(f32s(&[3])), "norm_weight", Problem::Shape);
     refused(|args| args.head_bias = Some(f32s(&[4])), "head_bias", Problem::Shape);
     refused(|args| args.rows = Some(layout(DType::U32, &[5])), "rows", Problem::DType);
+    refused(|args| args.seeds = Some(i32s(&[5, 2])), "seeds", Problem::DType);
+    refused(|args| args.seeds = Some(layout(DType::U32, &[5])), "seeds", Problem::Shape);
     refused(|args| args.positions = Some(i32s(&[3])), "positions", Problem::Shape);
     refused(|args| args.positions = None, "positions", Problem::Missing);
     refused(|args| args.gather_tokens = None, "gather_tokens", Problem::Missing);

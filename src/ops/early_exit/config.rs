@@ -261,8 +261,8 @@ impl HeadConfig {
     }
 }
 
-/// Whether there is such a row, its position, its token to gather, and one to make rows start on 16 bytes.
-pub(super) const INFO_WORDS: usize = 4;
+/// Whether there is such a row, its position, its token to gather, and the two words of its seed.
+pub(super) const INFO_WORDS: usize = 5;
 
 /// Parts of the workspace start where any backend may bind them.
 pub(super) const fn part(bytes: usize) -> usize {

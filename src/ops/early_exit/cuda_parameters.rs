@@ -24,6 +24,7 @@ kernel_parameters! {
         pub head_bias: ReadPointer,
         pub rows: ReadPointer,
         pub positions: ReadPointer,
+        pub seeds: ReadPointer,
         pub gather_tokens: ReadPointer,
         pub state_values: WritePointer,
         pub state_tokens: WritePointer,
@@ -35,6 +36,7 @@ kernel_parameters! {
         pub tokens_tile_stride: i64,
         pub tokens_row_stride: i64,
         pub logits_row_stride: i64,
+        pub seeds_row_stride: i64,
         pub output_rows: i32,
         pub hidden_rows: i32,
         pub is_prepared: i32,
@@ -166,7 +168,7 @@ mod tests {
     #[test]
     fn structs_have_no_padding_inside() {
         assert_eq!(size_of::<ExitPrepareParams>(), 6 * 8 + 4 * 4);
-        assert_eq!(size_of::<ExitStatesParams>(), 16 * 8 + 15 * 4 + 4);
+        assert_eq!(size_of::<ExitStatesParams>(), 18 * 8 + 15 * 4 + 4);
         assert_eq!(size_of::<ExitMergeParams>(), 17 * 8 + 2 * 4);
         assert_eq!(size_of::<VerificationParams>(), 11 * 8 + 4 * 4);
         assert_eq!(size_of::<VerifyGreedyParams>(), 12 * 8 + 4 * 4);

@@ -163,6 +163,11 @@ impl HeadCase {
             tensors.push(spec("head_bias", weight, &[vocabulary], 0, fill));
         }
         let outputs = self.selected.unwrap_or(rows);
+        // Every second size has seeds of its rows' own.
+        if self.sampling.is_some() && (rows + vocabulary).is_multiple_of(2) {
+            let fill = Fill::Integers { from: 0, below: i32::MAX };
+            tensors.push(spec("seeds", DType::U32, &[outputs, 2], gap, fill));
+        }
         let mut integers = |name, from: i64, below: usize| {
             let fill = Fill::Integers { from: from as i32, below: below as i32 };
             tensors.push(spec(name, DType::I32, &[outputs], 0, fill));
@@ -284,35 +289,40 @@ fn values(cases: &mut Vec<Case>, states: bool) {
 }
 
 fn merges(cases: &mut Vec<Case>) {
-    let mut push = |tiles: usize, rows: usize, top_k: usize, gap: usize| {
-        let spec = |name, dtype, columns| TensorSpec {
-            name,
-            dtype,
-            shape: vec![tiles, rows, columns],
-            gap,
-            fill: Fill::ExitStates,
-        };
-        cases.push(Case {
-            op: "merge_exit_states",
-            name: format!("tiles={tiles} rows={rows} top_k={top_k} gap={gap}"),
-            dtype: "f32".to_owned(),
-            purpose: Purpose::Conformance,
-            tensors: vec![
-                spec("state_values", DType::F32, 6 + top_k),
-                spec("state_tokens", DType::I32, 2 + top_k),
-            ],
-            parameters: Parameters::new(),
-            output_gap: gap,
-            tolerance: head_tolerance(DType::F32, false, 0),
-        });
+    let mut push = |shape: [usize; 3], gap| {
+        cases.push(merge(shape, gap, Purpose::Conformance));
     };
     for (tiles, rows) in [(0, 3), (3, 0), (1, 1), (2, 5), (31, 2), (33, 3), (255, 1), (257, 2)] {
         for top_k in [0, 1, 7] {
-            push(tiles, rows, top_k, 0);
+            push([tiles, rows, top_k], 0);
         }
     }
-    for (tiles, rows, top_k) in [(1_002, 4, 64), (384, 17, 0), (2, 300, 3)] {
-        push(tiles, rows, top_k, 3);
+    for shape in [[1_002, 4, 64], [384, 17, 0], [2, 300, 3]] {
+        push(shape, 3);
+    }
+}
+
+/// Tiles, rows and best tokens.
+fn merge([tiles, rows, top_k]: [usize; 3], gap: usize, purpose: Purpose) -> Case {
+    let spec = |name, dtype, columns| TensorSpec {
+        name,
+        dtype,
+        shape: vec![tiles, rows, columns],
+        gap,
+        fill: Fill::ExitStates,
+    };
+    Case {
+        op: "merge_exit_states",
+        name: format!("tiles={tiles} rows={rows} top_k={top_k} gap={gap}"),
+        dtype: "f32".to_owned(),
+        purpose,
+        tensors: vec![
+            spec("state_values", DType::F32, 6 + top_k),
+            spec("state_tokens", DType::I32, 2 + top_k),
+        ],
+        parameters: Parameters::new(),
+        output_gap: gap,
+        tolerance: head_tolerance(DType::F32, false, 0),
     }
 }
 
@@ -328,4 +338,10 @@ fn benches(cases: &mut Vec<Case>) {
     let sampled = HeadCase { norm: true, purpose: Purpose::Bench, ..sampled };
     cases.push(HeadCase { sampling: Some("1"), ..sampled }.build(""));
     cases.push(HeadCase { top_k: 8, ..sampled }.build(""));
+    // One of eight shards of a vocabulary, and the merge of all.
+    for rows in [1, 16] {
+        let shard = HeadCase::new(true, [rows, 4_096, 16_000], bf16);
+        cases.push(HeadCase { norm: true, purpose: Purpose::Bench, ..shard }.build(""));
+        cases.push(merge([1_000, rows, 0], 0, Purpose::Bench));
+    }
 }

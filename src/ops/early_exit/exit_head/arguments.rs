@@ -19,6 +19,9 @@ arguments! {
         optional_input rows: integer,
         /// `[M]`: positions in their sequences of the tokens to be sampled.
         optional_input positions: integer,
+        /// `[M, 2]`: the seed of each row's noise, its low word first; goes with `positions`. Without it, all have the
+        /// descriptor's.
+        optional_input seeds: index,
         /// `[M]`: ids whose logits are wanted; those that are no valid id have the logit `-inf`.
         optional_input gather_tokens: integer,
         /// `[M]`: the id of the largest logit, of equal ones the lowest.
@@ -60,6 +63,9 @@ arguments! {
         optional_input rows: integer,
         /// `[M]`: positions in their sequences of the tokens to be sampled; without them, none is.
         optional_input positions: integer,
+        /// `[M, 2]`: the seed of each row's noise, its low word first; goes with `positions`. Without it, all have the
+        /// descriptor's.
+        optional_input seeds: index,
         /// `[M]`: ids whose logits are wanted.
         optional_input gather_tokens: integer,
         /// `[tiles, M, 6 + top_k]`, f32: the states' numbers.
@@ -86,6 +92,7 @@ impl<In: Copy, Out> ExitHeadArgs<In, Out> {
             head_bias: self.head_bias,
             rows: self.rows,
             positions: self.positions,
+            seeds: self.seeds,
             gather_tokens: self.gather_tokens,
             state_values: values,
             state_tokens: tokens,

@@ -30,6 +30,7 @@ macro_rules! bind_inputs {
             head_bias: $binder.optional_input("head_bias", &$args.head_bias)?,
             rows: $binder.optional_input("rows", &$args.rows)?,
             positions: $binder.optional_input("positions", &$args.positions)?,
+            seeds: $binder.optional_input("seeds", &$args.seeds)?,
             gather_tokens: $binder.optional_input("gather_tokens", &$args.gather_tokens)?,
             logits: $binder.optional_output("logits", &mut $args.logits)?,
         }
@@ -135,6 +136,7 @@ struct Inputs<'a> {
     head_bias: Pointer<'a>,
     rows: Pointer<'a>,
     positions: Pointer<'a>,
+    seeds: Pointer<'a>,
     gather_tokens: Pointer<'a>,
     logits: Pointer<'a>,
 }
@@ -206,6 +208,7 @@ impl Call<'_> {
             head_bias: ReadPointer(inputs.head_bias.address()),
             rows: ReadPointer(inputs.rows.address()),
             positions: ReadPointer(inputs.positions.address()),
+            seeds: ReadPointer(inputs.seeds.address()),
             gather_tokens: ReadPointer(inputs.gather_tokens.address()),
             state_values: WritePointer(self.state_values),
             state_tokens: WritePointer(self.state_tokens),
@@ -217,6 +220,7 @@ impl Call<'_> {
             tokens_tile_stride: tokens[0],
             tokens_row_stride: tokens[1],
             logits_row_stride: inputs.logits.row_stride(),
+            seeds_row_stride: inputs.seeds.row_stride(),
             output_rows: self.rows as i32,
             hidden_rows: self.layouts.hidden.shape()[0] as i32,
             is_prepared: i32::from(is_prepared),

@@ -69,8 +69,8 @@ impl sealed::Kind for States {
 /// give the same bits.
 ///
 /// `sampled_token` is `argmax(logit * inv_temperature + g)` with Gumbel noise `g = -ln(-ln(1 - u))` from Philox 4x32-10:
-/// the key is the seed, the counter (position, id / 4, purpose, 0), the word id % 4. The same seed and position draw the
-/// same noise whatever the batch.
+/// the key is the seed, or the row's own of `seeds`, the counter (position, id / 4, purpose, 0), the word id % 4. The same
+/// seed and position draw the same noise whatever the batch; sequences that are to differ need seeds of their own.
 ///
 /// What rows without a token get is said in the [family's documentation](super).
 ///

@@ -110,6 +110,7 @@ struct Oracle<'a> {
     bias: Option<Vec<f64>>,
     selected: Option<Vec<f64>>,
     positions: Option<Vec<f64>>,
+    seeds: Option<Vec<f64>>,
     gather: Option<Vec<f64>>,
 }
 
@@ -134,6 +135,7 @@ impl<'a> Oracle<'a> {
             bias: optional(args.head_bias),
             selected,
             positions: optional(args.positions),
+            seeds: optional(args.seeds),
             gather: optional(args.gather_tokens),
         }
     }
@@ -151,6 +153,14 @@ impl<'a> Oracle<'a> {
         let scale = 1.0 / (mean_square + f64::from(eps.0)).sqrt();
         let normalised = x.iter().zip(weight).map(|(x, weight)| weight * x * scale);
         Some(normalised.map(|value| round(self.op.activation_dtype, value)).collect())
+    }
+
+    /// The seed of a row's noise.
+    fn seed(&self, row: usize) -> u64 {
+        match &self.seeds {
+            Some(words) => words[2 * row] as u64 + ((words[2 * row + 1] as u64) << 32),
+            None => self.op.seed,
+        }
     }
 
     /// Logits of a row: `-inf` where masked, NaN throughout for a row that is none.
@@ -240,7 +250,8 @@ impl Summary {
         if let Some(positions) = &oracle.positions {
             for index in order {
                 let quad = (id(index) / 4) as u32;
-                let bits = token_bits(op.seed, positions[row] as i32, quad, Purpose::Token);
+                let bits =
+                    token_bits(oracle.seed(row), positions[row] as i32, quad, Purpose::Token);
                 let noise = gumbel_exact(bits[id(index) % 4]);
                 let score = logits[index] * f64::from(op.inv_temperature()) + noise;
                 if score > summary.score {

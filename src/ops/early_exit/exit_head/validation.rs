@@ -42,6 +42,11 @@ impl HeadConfig {
         ] {
             check.optional_tensor(name, tensor, DType::I32, &[rows], OF_ROWS)?;
         }
+        check.optional_tensor("seeds", &args.seeds, DType::U32, &[rows, 2], "[M, 2]")?;
+        if args.seeds.is_some() {
+            let remedy = "seeds are of noise that is drawn by position";
+            check.presence("positions", args.positions.is_some(), true, remedy)?;
+        }
         let [values, tokens] = state::shapes(self.tiles(), rows, self.top_k);
         check.tensor("state_values", &args.state_values, DType::F32, &values, state::VALUES)?;
         check.tensor("state_tokens", &args.state_tokens, DType::I32, &tokens, state::TOKENS)?;
@@ -78,7 +83,7 @@ impl HeadConfig {
         let rows = self.output_rows(&args.hidden, args.rows.as_ref()).unwrap_or(0);
         let activations = rows.min(args.hidden.shape()[0]) * self.hidden;
         let others = [args.norm_weight, args.head_bias, args.rows];
-        let of_rows = [args.positions, args.gather_tokens];
+        let of_rows = [args.positions, args.seeds, args.gather_tokens];
         let others: u64 = others.iter().chain(&of_rows).flatten().map(bytes).sum();
         Cost {
             flops: 2 * (rows * self.vocabulary) as u64 * self.hidden as u64,

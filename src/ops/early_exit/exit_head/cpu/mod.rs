@@ -161,6 +161,7 @@ impl ProductJob for HeadJob<'_> {
             norm_weight: args.norm_weight.map(FloatRows::new),
             rows: args.rows.map(integers),
             positions: args.positions.map(integers),
+            seeds: args.seeds.map(Seeds::new),
             gather_tokens: args.gather_tokens.map(integers),
         };
         let shared = Shared::new(&mut *operands);
@@ -236,6 +237,25 @@ fn integers(tensor: TensorRef<'_>) -> &[i32] {
     tensor.as_slice().unwrap_or_else(|| unreachable!("validated to be of i32"))
 }
 
+/// Seeds by row.
+#[derive(Clone, Copy)]
+struct Seeds<'a> {
+    words: &'a [u32],
+    stride: usize,
+}
+
+impl<'a> Seeds<'a> {
+    fn new(tensor: TensorRef<'a>) -> Seeds<'a> {
+        let words = tensor.as_slice().unwrap_or_else(|| unreachable!("validated to be of u32"));
+        Seeds { words, stride: tensor.layout().row_stride() }
+    }
+
+    fn of(&self, row: usize) -> u64 {
+        let [low, high] = [0, 1].map(|word| u64::from(self.words[row * self.stride + word]));
+        low | high << 32
+    }
+}
+
 /// The rows that are multiplied with the weight.
 struct HeadRows<'a> {
     op: &'a HeadConfig,
@@ -244,6 +264,7 @@ struct HeadRows<'a> {
     norm_weight: Option<FloatRows<'a>>,
     rows: Option<&'a [i32]>,
     positions: Option<&'a [i32]>,
+    seeds: Option<Seeds<'a>>,
     gather_tokens: Option<&'a [i32]>,
 }
 
@@ -253,6 +274,7 @@ impl HeadRows<'_> {
             index: row,
             is_selected: self.source(row).is_some(),
             position: self.positions.map(|positions| positions[row]),
+            seed: self.seeds.map_or(self.op.seed, |seeds| seeds.of(row)),
             gather: self.gather_tokens.map(|tokens| tokens[row]),
         }
     }

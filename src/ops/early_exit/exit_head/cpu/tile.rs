@@ -29,6 +29,8 @@ pub(super) struct Row {
     /// Whether it is a row of `hidden`.
     pub is_selected: bool,
     pub position: Option<i32>,
+    /// Of its noise.
+    pub seed: u64,
     pub gather: Option<i32>,
 }
 
@@ -140,7 +142,7 @@ impl Tile<'_> {
             values[value::GATHERED] = logit.copied().unwrap_or(f32::NEG_INFINITY);
         }
         if let Some(position) = row.position {
-            let (score, index) = self.sample(first, logits, position);
+            let (score, index) = self.sample(first, logits, row.seed, position);
             values[value::SCORE] = score;
             tokens[token::SAMPLED] = index.map_or(-1, id);
         }
@@ -158,11 +160,12 @@ impl Tile<'_> {
         &self,
         first: usize,
         logits: &[f32; VOCABULARY_TILE],
+        seed: u64,
         position: i32,
     ) -> (f32, Option<usize>) {
         const QUADS: usize = VOCABULARY_TILE / 4;
         let quad = ((self.op.vocab_offset + first) / 4) as u32;
-        let noise = gumbel_quads::<QUADS>(self.op.seed, position, quad);
+        let noise = gumbel_quads::<QUADS>(seed, position, quad);
         let inv_temperature = self.op.inv_temperature();
         let mut scores = [f32::NEG_INFINITY; VOCABULARY_TILE];
         for (index, (score, &logit)) in scores.iter_mut().zip(logits).enumerate() {
