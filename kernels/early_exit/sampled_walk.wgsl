@@ -234,7 +234,10 @@ fn block(drafts: u32, thread: u32) -> Ended {
     }
     judged = broadcast(vec4(judged), thread == 0u).x;
     var i = judged;
-    loop {
+    var ended = Ended(0u, INVALID, 1.0);
+    var is_over = false;
+    // No draft is always accepted: i does not pass 0.
+    while (!is_over) {
         let of_i = ratio_of(i);
         var excess = 0.0;
         if (i > 0u && i < judged) {
@@ -248,13 +251,14 @@ fn block(drafts: u32, thread: u32) -> Ended {
             let all = excess + (1.0 - of_i);
             is_accepted = all == 0.0 || coin(i - 1u) * all < excess;
         }
-        if (broadcast_bool(is_accepted, thread == 0u)) {
+        is_over = broadcast_bool(is_accepted, thread == 0u);
+        if (is_over) {
             let how = select(select(REJECTED, INVALID, i == judged), BONUS, i == drafts);
-            return Ended(i, how, of_i);
+            ended = Ended(i, how, of_i);
         }
-        i--;
+        i -= select(1u, 0u, is_over);
     }
-    return Ended(0u, INVALID, 1.0);
+    return ended;
 }
 
 // A token for row `ended.accepted`; -1 without a distribution.
@@ -272,13 +276,13 @@ fn draw(ended: Ended, thread: u32) -> i32 {
         }
     }
     let is_over = ended.how == INVALID || !has_mass(p_row);
-    let task = broadcast(vec4(kind, select(0u, 1u, is_over), 0u, 0u), thread == 0u);
+    let own = vec4(kind, select(0u, 1u, is_over), bits_for(i, PURPOSE_RESIDUAL), 0u);
+    let task = broadcast(own, thread == 0u);
     if (task.y == 1u) {
         return -1;
     }
-    let part = bits_for(i, PURPOSE_RESIDUAL);
     for (kind = task.x; kind >= WITHOUT; kind--) {
-        let id = locate(kind, vec2(0u), part, true, thread);
+        let id = locate(kind, vec2(0u), task.z, true, thread);
         if (id != EVERYBODY) {
             return i32(id);
         }
