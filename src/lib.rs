@@ -81,9 +81,10 @@ pub use operation::{Cost, NamedLayouts, Operation};
 pub use ops::early_exit::{
     CommitCache, CommitCacheArgs, CommitStatus, CompactRows, CompactRowsArgs, DualLengthCache,
     ExitGate, ExitGateArgs, ExitHead, ExitHeadArgs, ExitHeadStates, ExitHeadStatesArgs, ExitRing,
-    ExitThresholds, Finish, LayerRow, Layers, MergeExitStates, MergeExitStatesArgs, Require,
-    ScatterRows, ScatterRowsArgs, SelfSpeculation, SequenceProgress, SpeculationSettings,
-    SpeculationStatistics, VerifyGreedy, VerifyGreedyArgs, VerifyTree, VerifyTreeArgs,
+    ExitThresholds, FilterOrder, Finish, LayerRow, Layers, MergeExitStates, MergeExitStatesArgs,
+    Require, SampledMode, SampledValues, ScatterRows, ScatterRowsArgs, SelfSpeculation,
+    SequenceProgress, SpeculationSettings, SpeculationStatistics, VerifyGreedy, VerifyGreedyArgs,
+    VerifySampled, VerifySampledArgs, VerifyTree, VerifyTreeArgs,
 };
 #[cfg(feature = "cuda")]
 pub use ops::prune_gather::CudaIndexSet;

@@ -7,7 +7,7 @@ use crate::layout::{HasLayout, Layout};
 use crate::operation::{Cost, NamedLayouts, Operation};
 use crate::ops::early_exit::{
     CommitCache, CompactRows, ExitGate, ExitHead, ExitHeadStates, MergeExitStates, ScatterRows,
-    VerifyGreedy, VerifyTree,
+    VerifyGreedy, VerifySampled, VerifyTree,
 };
 use crate::ops::prune_gather::{
     CompactMask, CompactWeight, CoupledNeurons, GatherNorm, InvertIndices, MaskedGatedMlp,
@@ -65,6 +65,7 @@ pub const OPERATIONS: &[OperationInfo] = &[
     info::<MergeExitStates>(),
     info::<VerifyGreedy>(),
     info::<VerifyTree>(),
+    info::<VerifySampled>(),
     info::<ExitGate>(),
     info::<CompactRows>(),
     info::<ScatterRows>(),

@@ -116,3 +116,31 @@ struct VerifyTreeParams {
     void* path;
     int64_t path_row_stride;
 };
+
+// how much of each draft a sampling target accepts
+struct VerifySampledParams {
+    VerificationParams batch;
+    const void* target;
+    const void* draft_distribution;
+    const void* temperature;
+    const void* top_k;
+    const void* top_p;
+    const void* min_p;
+    const void* uniforms;
+    const void* positions;
+    const void* seeds;
+    void* profiles;
+    int64_t target_row_stride;
+    int64_t draft_row_stride;  // of draft_distribution
+    int64_t uniforms_row_stride;
+    int64_t seeds_row_stride;
+    int32_t valid;          // ids that are not masked
+    int32_t mode;           // 0 match, 1 one_hot, 2 full, 3 block
+    int32_t is_logits;      // or probabilities
+    int32_t is_sequential;  // whether top-p looks at what top-k has left
+    int32_t target_vectorised;
+    int32_t draft_vectorised;
+    int32_t seed_low;
+    int32_t seed_high;
+    float sum_tolerance;  // how far off 1 a sum of probabilities may be
+};

@@ -4,6 +4,8 @@
 
 // What a random number decides; streams of different purposes are independent.
 constexpr uint32_t PURPOSE_TOKEN = 0;
+constexpr uint32_t PURPOSE_COIN = 1;
+constexpr uint32_t PURPOSE_RESIDUAL = 2;
 
 struct Philox {
     uint32_t word[4];

@@ -2,6 +2,8 @@
 
 // What a random number decides; streams of different purposes are independent.
 const PURPOSE_TOKEN: u32 = 0u;
+const PURPOSE_COIN: u32 = 1u;
+const PURPOSE_RESIDUAL: u32 = 2u;
 
 // High and low word of a * b.
 fn multiply_wide(a: u32, b: u32) -> vec2<u32> {

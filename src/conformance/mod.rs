@@ -158,6 +158,18 @@ pub enum Fill {
     /// `state_values`, or `state_tokens` that go with them, of tiles of random logits: the tensor's shape says of how
     /// many tiles, rows and best tokens. One tile in eight is masked.
     ExitStates,
+    /// One number throughout.
+    Constant {
+        /// The number.
+        value: f64,
+    },
+    /// Multiples of 2^-24 from 0 up to, but not including, 1.
+    Uniform,
+    /// Rows of probabilities that are multiples of `2^-steps`, many of them 0, and add up to 1.
+    Probabilities {
+        /// Their fraction bits.
+        steps: u32,
+    },
     /// Bytes, or factors, this share of which are not 0; factors are then 1.
     Mask {
         /// From 0 to 1.

@@ -96,6 +96,15 @@ pub(super) fn values(seed: u64, fill: Fill, layout: &Layout) -> Box<dyn Iterator
             }
         })),
         Fill::ExitStates => Box::new(exit_states(seed, layout).into_iter()),
+        Fill::Constant { value } => Box::new(std::iter::repeat(value)),
+        Fill::Uniform => {
+            let mut uniform = Normal::new(seed);
+            let steps = 2f64.powi(24);
+            Box::new(std::iter::from_fn(move || Some((uniform.uniform() * steps).floor() / steps)))
+        }
+        Fill::Probabilities { steps } => {
+            Box::new(probabilities(seed, layout, 1 << steps).into_iter())
+        }
         // Any byte but 0 means yes; masks that are multiplied with are 0 or 1.
         Fill::Mask { share } => {
             let mut uniform = Normal::new(seed);
@@ -110,6 +119,21 @@ pub(super) fn values(seed: u64, fill: Fill, layout: &Layout) -> Box<dyn Iterator
             }))
         }
     }
+}
+
+/// Every one of `shares` equal shares of a row goes to some column.
+fn probabilities(seed: u64, layout: &Layout, shares: u32) -> Vec<f64> {
+    let mut uniform = Normal::new(seed);
+    let columns = layout.columns();
+    let mut rows = vec![0.0; layout.elements()];
+    for row in rows.chunks_mut(columns.max(1)) {
+        for _ in 0..shares {
+            // Squared, so that low columns have more of them than high ones.
+            let at = uniform.uniform().powi(2);
+            row[(at * columns as f64) as usize] += 1.0 / f64::from(shares);
+        }
+    }
+    rows
 }
 
 /// Lengths of the lists that [`Fill::Lists`] draws: in every five rows one of no member, of one, and of all.

@@ -13,7 +13,7 @@ use siluette::{
     CudaTensorMut, CudaWorkspace, Error, ExitGate, ExitHead, ExitHeadStates, GatedMlp, GatherNorm,
     HasLayout, InvertIndices, Layout, MaskedGatedMlp, MergeExitStates, NamedLayouts, Operation,
     PrunedGatedMlp, PrunedLinear, ScatterAdd, ScatterNormGather, ScatterRows, SelectTop, SiluMlp,
-    SiluMul, SparseGatedMlp, VerifyGreedy, VerifyTree, ZeroEntries, registry,
+    SiluMul, SparseGatedMlp, VerifyGreedy, VerifySampled, VerifyTree, ZeroEntries, registry,
 };
 
 use crate::cuda_support::backend;
@@ -191,6 +191,7 @@ fn every_operation_can_be_captured() {
         MergeExitStates,
         VerifyGreedy,
         VerifyTree,
+        VerifySampled,
         ExitGate,
         CompactRows,
         ScatterRows,

@@ -29,6 +29,9 @@ mod pruned_blocks;
 mod pruned_indices;
 mod pruning_properties;
 mod readme;
+mod sampled_input;
+mod sampled_lossless;
+mod sampled_match;
 mod selection;
 mod self_speculation;
 mod sparse_blocks;
@@ -40,6 +43,7 @@ mod tool;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 mod unchecked;
 mod verification;
+mod verify_sampled;
 #[cfg(feature = "wgpu")]
 mod wgpu_movement;
 #[cfg(feature = "wgpu")]

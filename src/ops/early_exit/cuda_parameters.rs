@@ -111,6 +111,34 @@ kernel_parameters! {
         pub path: WritePointer,
         pub path_row_stride: i64,
     }
+
+    /// How much of each draft a sampling target accepts.
+    pub(crate) struct VerifySampledParams {
+        pub batch: VerificationParams,
+        pub target: ReadPointer,
+        pub draft_distribution: ReadPointer,
+        pub temperature: ReadPointer,
+        pub top_k: ReadPointer,
+        pub top_p: ReadPointer,
+        pub min_p: ReadPointer,
+        pub uniforms: ReadPointer,
+        pub positions: ReadPointer,
+        pub seeds: ReadPointer,
+        pub profiles: WritePointer,
+        pub target_row_stride: i64,
+        pub draft_row_stride: i64,
+        pub uniforms_row_stride: i64,
+        pub seeds_row_stride: i64,
+        pub valid: i32,
+        pub mode: i32,
+        pub is_logits: i32,
+        pub is_sequential: i32,
+        pub target_vectorised: i32,
+        pub draft_vectorised: i32,
+        pub seed_low: i32,
+        pub seed_high: i32,
+        pub sum_tolerance: f32,
+    }
 }
 
 #[cfg(test)]
@@ -134,6 +162,7 @@ mod tests {
         assert_matches_header::<VerificationParams>(HEADER);
         assert_matches_header::<VerifyGreedyParams>(HEADER);
         assert_matches_header::<VerifyTreeParams>(HEADER);
+        assert_matches_header::<VerifySampledParams>(HEADER);
     }
 
     #[test]
@@ -144,5 +173,6 @@ mod tests {
         assert_eq!(size_of::<VerificationParams>(), 11 * 8 + 4 * 4);
         assert_eq!(size_of::<VerifyGreedyParams>(), 12 * 8 + 4 * 4);
         assert_eq!(size_of::<VerifyTreeParams>(), 16 * 8 + 4 * 4);
+        assert_eq!(size_of::<VerifySampledParams>(), 11 * 8 + 4 * 4 + 14 * 8 + 9 * 4 + 4);
     }
 }

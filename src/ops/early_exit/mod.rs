@@ -12,6 +12,7 @@
 //! | [`MergeExitStates`] | [`ExitHead`]'s results from the states of every part |
 //! | [`VerifyGreedy`] | the prefix of each draft that equals the target, and the target's next token |
 //! | [`VerifyTree`] | the path of each tree of drafts that the target takes, and the target's next token |
+//! | [`VerifySampled`] | drafts accepted as if the target had sampled them, and one token more |
 //! | [`ExitGate`] | which sequences go on to the deeper layers, and an order with these first |
 //! | [`CompactRows`] | the rows of those sequences, one behind the other |
 //! | [`ScatterRows`] | rows back to where they belong, in place |
@@ -50,6 +51,7 @@ pub mod self_speculation;
 pub(crate) mod state;
 mod verification;
 pub mod verify_greedy;
+pub mod verify_sampled;
 pub mod verify_tree;
 
 pub use commit_cache::{CommitCache, CommitCacheArgs, CommitStatus};
@@ -64,6 +66,9 @@ pub use self_speculation::{
 };
 pub use verification::Finish;
 pub use verify_greedy::{VerifyGreedy, VerifyGreedyArgs};
+pub use verify_sampled::{
+    FilterOrder, SampledMode, SampledValues, VerifySampled, VerifySampledArgs,
+};
 pub use verify_tree::{VerifyTree, VerifyTreeArgs};
 
 /// Ids of the vocabulary that one state summarises.

@@ -6,6 +6,10 @@
 pub(crate) enum Purpose {
     /// Gumbel noise on the logits: which token is sampled.
     Token = 0,
+    /// Whether a draft is accepted.
+    Coin = 1,
+    /// The token in place of a rejected draft, or behind the last one.
+    Residual = 2,
 }
 
 const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
@@ -165,6 +169,9 @@ mod tests {
         for (index, bits) in all.iter().enumerate() {
             assert!(!all[..index].contains(bits));
         }
+        let purposes = [Purpose::Token, Purpose::Coin, Purpose::Residual];
+        let [token, coin, residual] = purposes.map(|purpose| token_bits(1, 0, 0, purpose));
+        assert!(token != coin && token != residual && coin != residual);
         // The purpose is a word of the counter of its own.
         assert_ne!(of(1, 0, 0), philox([0, 0, Purpose::Token as u32 + 1, 0], [1, 0]));
     }
