@@ -1,7 +1,10 @@
 //! What `verify_sampled` refuses, and what devices make of it where nobody has looked.
 
 use siluette::device::NamedTensors;
-use siluette::{Problem, Tensor, registry};
+use siluette::{
+    Cpu, DType, Problem, SampledMode, Tensor, TensorMut, TensorRef, VerifySampled,
+    VerifySampledArgs, Workspace, registry,
+};
 
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 use crate::support::ints;
@@ -72,6 +75,26 @@ fn bad_input_is_refused_with_its_place() {
     let options = [("mode", "one_hot"), PROBABILITIES];
     refused(&temperature, &options, Problem::Unexpected, "temperature");
     refused(&good, &[("mode", "match"), PROBABILITIES], Problem::Value, "values");
+}
+
+#[test]
+fn a_refused_call_writes_nothing() {
+    let op = VerifySampled::new(4, 1, DType::F32, SampledMode::OneHot).unwrap();
+    let mut tokens = [7i32; 2];
+    let mut call = |draft: &[i32; 1], positions: &[i32]| {
+        let target = [P, P].concat();
+        let args = VerifySampledArgs::new(
+            TensorRef::new(&target, &[2, 4]).unwrap(),
+            TensorRef::new(draft, &[1]).unwrap(),
+            TensorRef::new(&[0u32, 1], &[2]).unwrap(),
+        )
+        .positions(TensorRef::new(positions, &[positions.len()]).unwrap())
+        .tokens(TensorMut::new(&mut tokens, &[1, 2]).unwrap());
+        Cpu::new().verify_sampled(&op, args, &mut Workspace::default()).map_err(|e| e.problem())
+    };
+    assert_eq!(call(&[4], &[0]), Err(Some(Problem::Value)));
+    assert_eq!(call(&[1], &[0, 0]), Err(Some(Problem::Shape)));
+    assert_eq!(tokens, [7; 2]);
 }
 
 /// What nobody has looked at beforehand.
