@@ -66,11 +66,9 @@ fn cut(candidates: &Candidates, stop_ids: &[f64], budget: Option<usize>) -> (Vec
         Some(_) => Finish::Continue,
         None => Finish::InvalidRow,
     };
-    if let Some(budget) = budget {
-        if tokens.len() >= budget {
-            tokens.truncate(budget);
-            finish = Finish::Budget;
-        }
+    if let Some(budget) = budget.filter(|&budget| tokens.len() >= budget) {
+        tokens.truncate(budget);
+        finish = Finish::Budget;
     }
     let is_stop = |&token: &i32| stop_ids.contains(&f64::from(token));
     if let Some(place) = tokens.iter().position(is_stop) {

@@ -15,8 +15,8 @@ pub(super) fn verify_greedy(args: VerifyGreedyArgs<TensorRef<'_>, TensorMut<'_>>
     for (index, bounds) in offsets.windows(2).enumerate() {
         let first_row = bounds[0] as usize + index;
         let mut rows = target[first_row..].iter().copied();
-        let mut candidates = Candidates::default();
-        candidates.rows = (first_row..=index + bounds[1] as usize).collect();
+        let all_rows = (first_row..=index + bounds[1] as usize).collect();
+        let mut candidates = Candidates { rows: all_rows, ..Candidates::default() };
         let mut next = rows.next().filter(|&token| token >= 0);
         for &token in &draft[bounds[0] as usize..bounds[1] as usize] {
             if next != Some(token) {
