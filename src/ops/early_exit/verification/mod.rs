@@ -208,8 +208,9 @@ impl Batch {
             let offset_wide = offset as usize;
             let remedy = "sequences follow each other from 0 to the end of `draft`";
             let (least, most) = match position {
-                0 => (0, 0),
+                // Without sequences the first offset is the last one, too.
                 _ if position == self.sequences => (self.drafts, self.drafts),
+                0 => (0, 0),
                 _ => (start, self.drafts),
             };
             if !(least..=most).contains(&offset_wide) || offset_wide < start {
