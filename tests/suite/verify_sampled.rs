@@ -319,3 +319,29 @@ fn results_do_not_depend_on_the_batch() {
         }
     }
 }
+
+/// Rows that are further apart than 32 bits count.
+#[test]
+fn row_offsets_take_64_bits() {
+    use siluette::{
+        DType, SampledMode, TensorMut, TensorRef, VerifySampled, VerifySampledArgs, Workspace, bf16,
+    };
+    const STRIDE: usize = (1 << 31) + 8;
+    let mut bits = vec![0u16; STRIDE + 8];
+    // The draft's token first, then another.
+    bits[3] = bf16::from_f32(100.0).to_bits();
+    bits[STRIDE + 5] = bf16::from_f32(100.0).to_bits();
+    let target: &[bf16] = bytemuck::cast_slice(&bits);
+    let target = TensorRef::strided(target, &[2, 8], &[STRIDE, 1]).unwrap();
+    let mut tokens = [0; 2];
+    let args = VerifySampledArgs::new(
+        target,
+        TensorRef::new(&[3], &[1]).unwrap(),
+        TensorRef::new(&[0u32, 1], &[2]).unwrap(),
+    )
+    .positions(TensorRef::new(&[0], &[1]).unwrap())
+    .tokens(TensorMut::new(&mut tokens, &[1, 2]).unwrap());
+    let op = VerifySampled::new(8, 1, DType::BF16, SampledMode::OneHot).unwrap();
+    siluette::Cpu::new().verify_sampled(&op, args, &mut Workspace::default()).unwrap();
+    assert_eq!(tokens, [3, 5]);
+}
