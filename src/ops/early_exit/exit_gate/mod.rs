@@ -10,7 +10,7 @@ mod wgpu;
 
 pub use thresholds::{ExitThresholds, Require};
 
-use crate::arguments::{Arguments as _, arguments};
+use crate::arguments::arguments;
 use crate::backend::cpu::{Cpu, Workspace};
 #[cfg(feature = "cuda")]
 use crate::backend::cuda::{Cuda, CudaPlan, CudaTensor, CudaTensorMut, CudaWorkspace};
@@ -20,6 +20,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Problem};
 use crate::layout::Layout;
 use crate::operation::{Cost, NamedLayouts, Operation};
+use crate::ops::early_exit::traffic::traffic;
 use crate::parameters::{ParameterInfo, Parameters};
 use crate::tensor::{TensorMut, TensorRef};
 use crate::validate::Validator;
@@ -182,15 +183,8 @@ impl Operation for ExitGate {
     }
 
     fn cost(&self, args: &ExitGateArgs<Layout, Layout>) -> Cost {
-        let bytes = |layout: &Layout| (layout.elements() * layout.dtype().size()) as u64;
         let states = args.hidden.as_ref().map_or(0, Layout::elements);
-        let mut cost = Cost { flops: 6 * states as u64, ..Cost::default() };
-        let Cost { bytes_read, bytes_written, .. } = &mut cost;
-        (*args).visit(
-            |_, layout| *bytes_read += bytes(&layout),
-            |_, layout| *bytes_written += bytes(&layout),
-        );
-        cost
+        Cost { flops: 6 * states as u64, ..traffic(*args) }
     }
 
     fn workspace_bytes(&self, _args: &ExitGateArgs<Layout, Layout>) -> usize {

@@ -19,6 +19,7 @@ use crate::layout::Layout;
 use crate::operation::{Cost, NamedLayouts, Operation};
 use crate::ops::early_exit::config::check_top_k;
 use crate::ops::early_exit::state;
+use crate::ops::early_exit::traffic::traffic;
 use crate::ops::silu_mlp::mlp::config::input;
 use crate::parameters::{ParameterInfo, Parameters};
 use crate::tensor::{TensorMut, TensorRef};
@@ -165,14 +166,7 @@ impl Operation for MergeExitStates {
     }
 
     fn cost(&self, args: &MergeExitStatesArgs<Layout, Layout>) -> Cost {
-        let bytes = |layout: &Layout| (layout.elements() * layout.dtype().size()) as u64;
-        let mut cost = Cost::default();
-        let Cost { bytes_read, bytes_written, .. } = &mut cost;
-        (*args).visit(
-            |_, layout| *bytes_read += bytes(&layout),
-            |_, layout| *bytes_written += bytes(&layout),
-        );
-        cost
+        traffic(*args)
     }
 
     fn workspace_bytes(&self, _args: &MergeExitStatesArgs<Layout, Layout>) -> usize {

@@ -7,11 +7,10 @@ pub(super) mod reference;
 #[cfg(feature = "wgpu")]
 pub(super) mod wgpu;
 
-use crate::arguments::Arguments;
 use crate::dtype::DType;
 use crate::error::{Error, Problem};
 use crate::layout::Layout;
-use crate::operation::{Cost, NamedLayouts};
+use crate::operation::NamedLayouts;
 use crate::ops::prune_gather::index_set::index_values;
 use crate::parameters::{ParameterInfo, Parameters};
 use crate::tensor::TensorRef;
@@ -243,15 +242,6 @@ impl Batch {
 /// -1; which drafts they are.
 pub(super) fn walk_words(max_draft: usize) -> usize {
     2 + max_draft
-}
-
-/// Everything is read and written once.
-pub(super) fn cost(args: impl Arguments<Layout, Layout>) -> Cost {
-    let bytes = |layout: Layout| (layout.elements() * layout.dtype().size()) as u64;
-    let mut cost = Cost::default();
-    let Cost { bytes_read, bytes_written, .. } = &mut cost;
-    args.visit(|_, input| *bytes_read += bytes(input), |_, output| *bytes_written += bytes(output));
-    cost
 }
 
 /// The longest draft that parameters allow: every draft token, unless they say otherwise.

@@ -18,6 +18,7 @@ use crate::dtype::DType;
 use crate::error::Error;
 use crate::layout::Layout;
 use crate::operation::{Cost, NamedLayouts, Operation};
+use crate::ops::early_exit::traffic::traffic;
 use crate::ops::silu_mlp::mlp::config::input;
 use crate::parameters::{ParameterInfo, Parameters};
 use crate::tensor::{TensorMut, TensorRef};
@@ -144,7 +145,7 @@ impl Operation for VerifyGreedy {
     }
 
     fn cost(&self, args: &VerifyGreedyArgs<Layout, Layout>) -> Cost {
-        super::verification::cost(*args)
+        traffic(*args)
     }
 
     fn workspace_bytes(&self, _args: &VerifyGreedyArgs<Layout, Layout>) -> usize {

@@ -11,7 +11,8 @@ use crate::backend::wgpu::{Plan, Wgpu, WgpuTensor, WgpuWorkspace};
 use crate::error::{Error, Problem};
 use crate::layout::Layout;
 use crate::operation::{Cost, NamedLayouts, Operation};
-use crate::ops::early_exit::verification::{self, MAX_DRAFT, max_draft};
+use crate::ops::early_exit::traffic::traffic;
+use crate::ops::early_exit::verification::{MAX_DRAFT, max_draft};
 use crate::ops::silu_mlp::mlp::config::input;
 use crate::parameters::{ParameterInfo, Parameters};
 use crate::tensor::{TensorMut, TensorRef};
@@ -93,7 +94,7 @@ impl Operation for VerifySampled {
     }
 
     fn cost(&self, args: &VerifySampledArgs<Layout, Layout>) -> Cost {
-        verification::cost(*args)
+        traffic(*args)
     }
 
     fn workspace_bytes(&self, args: &VerifySampledArgs<Layout, Layout>) -> usize {

@@ -19,6 +19,7 @@ use crate::dtype::DType;
 use crate::error::Error;
 use crate::layout::Layout;
 use crate::operation::{Cost, NamedLayouts, Operation};
+use crate::ops::early_exit::traffic::traffic;
 use crate::ops::silu_mlp::mlp::config::input;
 use crate::parameters::{ParameterInfo, Parameters};
 use crate::tensor::{TensorMut, TensorRef};
@@ -166,7 +167,7 @@ impl Operation for VerifyTree {
     }
 
     fn cost(&self, args: &VerifyTreeArgs<Layout, Layout>) -> Cost {
-        super::verification::cost(*args)
+        traffic(*args)
     }
 
     /// For the walks, which wgpu stores between launches.

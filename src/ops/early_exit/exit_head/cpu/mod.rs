@@ -20,6 +20,7 @@ use crate::dtype::{Element, Float};
 use crate::error::Error;
 use crate::layout::HasLayout;
 use crate::ops::early_exit::config::HeadConfig;
+use crate::ops::early_exit::verification::host::integer_values;
 use crate::ops::early_exit::{VOCABULARY_TILE, merge_exit_states, state};
 use crate::tensor::{TensorMut, TensorRef};
 
@@ -159,10 +160,10 @@ impl ProductJob for HeadJob<'_> {
             x: FloatRows::new(args.hidden),
             x_rows: args.hidden.layout().shape()[0],
             norm_weight: args.norm_weight.map(FloatRows::new),
-            rows: args.rows.map(integers),
-            positions: args.positions.map(integers),
+            rows: args.rows.map(integer_values),
+            positions: args.positions.map(integer_values),
             seeds: args.seeds.map(Seeds::new),
-            gather_tokens: args.gather_tokens.map(integers),
+            gather_tokens: args.gather_tokens.map(integer_values),
         };
         let shared = Shared::new(&mut *operands);
         for_each_chunk(strategy.threads, rows, &|_, row| {
@@ -230,11 +231,6 @@ impl<V: Vectors, P: Products<V>> Product<'_, V, P> {
             }
         }
     }
-}
-
-/// Elements of a vector of integers.
-fn integers(tensor: TensorRef<'_>) -> &[i32] {
-    tensor.as_slice().unwrap_or_else(|| unreachable!("validated to be of i32"))
 }
 
 /// Seeds by row.
