@@ -1,6 +1,6 @@
 // The activations of feature attention and of the GRU, in f32. Both are right at either infinity, and a NaN stays one.
 #pragma once
-#include "../shared/numeric.cuh"
+#include "numeric.cuh"
 
 // 1 / (1 + exp(-x)). The exponential of -|x| never overflows, and below zero it is the numerator, so that a small result
 // is as exact as a large one: expf, the sum, __fdividef (its divisor lies in [1, 2]) and a product, 6 ulp at most.
