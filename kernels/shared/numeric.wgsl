@@ -101,21 +101,17 @@ fn rounded_four(values: vec4<f32>, dtype: u32) -> vec4<f32> {
     );
 }
 
-// silu(x) * factor, to a few units in the last place wherever the result is a normal number.
-//
-// With e = exp(-|x|) and s = 1 / (1 + e), silu is x * s for x >= 0 and x * e * s below, so nothing
-// overflows. e is p * 2^(a + b), p from the series of exp around 0 on +-ln(2) / 2; the built-in exp may be
-// off by 3 + 2|x| units. The two powers are multiplied in before and after the factor: their product alone
-// could underflow although the result does not.
-fn silu_times(x: f32, factor: f32) -> f32 {
+// exp(-distance) for a distance of 0 or more is (1 + x) * 2^y with the result's x and y: y is whole, x is the series of
+// exp - 1 on +-ln(2) / 2, a few units off at most, where the built-in exp may be off by 3 + 2|x| units. Beyond 174 the
+// distance counts as 174: exp(-174) is far below the smallest f32, and half of its power of two is still normal.
+fn split_exp(distance: f32) -> vec2<f32> {
     const LOG2_E: f32 = 1.4426950408889634;
     // ln(2) in two parts, the first with so few bits that a multiple of it is exact.
     const LN_2_HIGH: f32 = 0.693359375;
     const LN_2_LOW: f32 = -2.1219444005469057e-4;
-    // exp(-174)^2 is far below the smallest f32, and both powers stay normal.
-    let distance = min(abs(x), 174.0);
-    let power = round(-distance * LOG2_E);
-    let r = (-distance - power * LN_2_HIGH) - power * LN_2_LOW;
+    let near = min(distance, 174.0);
+    let power = round(-near * LOG2_E);
+    let r = (-near - power * LN_2_HIGH) - power * LN_2_LOW;
     var p = 1.0 / 5040.0;
     p = p * r + 1.0 / 720.0;
     p = p * r + 1.0 / 120.0;
@@ -123,11 +119,32 @@ fn silu_times(x: f32, factor: f32) -> f32 {
     p = p * r + 1.0 / 6.0;
     p = p * r + 0.5;
     p = p * r + 1.0;
-    p = p * r + 1.0;
-    let a = i32(power) / 2;
-    let b = i32(power) - a;
-    let scale_a = bitcast<f32>(u32(a + 127) << 23u);
-    let scale_b = bitcast<f32>(u32(b + 127) << 23u);
+    return vec2(p * r, power);
+}
+
+// 2^power for a whole power from -126 to 127; 0 below.
+fn power_of_two(power: f32) -> f32 {
+    return bitcast<f32>(u32(max(i32(power) + 127, 0)) << 23u);
+}
+
+// exp(-distance) for a distance of 0 or more, to a few units in the last place wherever it is a normal number.
+fn exp_negative(distance: f32) -> f32 {
+    let parts = split_exp(distance);
+    let half = trunc(parts.y * 0.5);
+    return (1.0 + parts.x) * power_of_two(half) * power_of_two(parts.y - half);
+}
+
+// silu(x) * factor, to a few units in the last place wherever the result is a normal number.
+//
+// With e = exp(-|x|) and s = 1 / (1 + e), silu is x * s for x >= 0 and x * e * s below, so nothing
+// overflows. e is p * 2^(a + b); the two powers are multiplied in before and after the factor: their product alone
+// could underflow although the result does not.
+fn silu_times(x: f32, factor: f32) -> f32 {
+    let parts = split_exp(abs(x));
+    let p = 1.0 + parts.x;
+    let a = trunc(parts.y * 0.5);
+    let scale_a = power_of_two(a);
+    let scale_b = power_of_two(parts.y - a);
     let s = 1.0 / (1.0 + p * scale_a * scale_b);
     if (x >= 0.0) {
         return x * s * factor;
