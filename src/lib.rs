@@ -86,6 +86,9 @@ pub use ops::early_exit::{
     SequenceProgress, SpeculationSettings, SpeculationStatistics, VerifyGreedy, VerifyGreedyArgs,
     VerifySampled, VerifySampledArgs, VerifyTree, VerifyTreeArgs,
 };
+#[cfg(feature = "safetensors")]
+pub use ops::feature_attention::FeatureAttentionWeights;
+pub use ops::feature_attention::{BatchNorm, FeatureAttention, FeatureAttentionArgs};
 #[cfg(feature = "cuda")]
 pub use ops::prune_gather::CudaIndexSet;
 #[cfg(feature = "wgpu")]
