@@ -88,7 +88,9 @@ pub use ops::early_exit::{
 };
 #[cfg(feature = "safetensors")]
 pub use ops::feature_attention::FeatureAttentionWeights;
-pub use ops::feature_attention::{BatchNorm, FeatureAttention, FeatureAttentionArgs};
+pub use ops::feature_attention::{
+    BatchNorm, BiGru, BiGruArgs, FeatureAttention, FeatureAttentionArgs,
+};
 #[cfg(feature = "cuda")]
 pub use ops::prune_gather::CudaIndexSet;
 #[cfg(feature = "wgpu")]

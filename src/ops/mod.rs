@@ -7,3 +7,4 @@ pub mod early_exit;
 pub mod feature_attention;
 pub mod prune_gather;
 pub mod silu_mlp;
+pub(crate) mod traffic;

@@ -50,16 +50,29 @@ impl BatchNorm<'_> {
         for (name, vector) in vectors {
             check_vector(name, vector, rows)?;
         }
-        let factors = self.factors()?;
-        let (beta, mean) = (self.bias.to_f64(), self.running_mean.to_f64());
-        let bias = bias.map_or(vec![0.0; rows], |bias| bias.to_f64());
-        let folded_bias = (0..rows).map(|row| factors[row] * (bias[row] - mean[row]) + beta[row]);
-        let folded = weight.to_f64().into_iter().enumerate();
-        let folded = folded.map(|(index, value)| factors[index / columns] * value);
+        let mut folded = weight.to_f64();
+        let mut folded_bias = bias.map_or(vec![0.0; rows], |bias| bias.to_f64());
+        self.fold_f64(&mut folded, &mut folded_bias)?;
         Ok((
             Tensor::from_f64(Layout::contiguous(DType::F32, &[rows, columns])?, folded),
             Tensor::from_f64(Layout::contiguous(DType::F32, &[rows])?, folded_bias),
         ))
+    }
+
+    /// Folds the norm into a weight and a bias of as many rows as the norm has features.
+    pub(crate) fn fold_f64(&self, weight: &mut [f64], bias: &mut [f64]) -> Result<(), Error> {
+        let factors = self.factors()?;
+        let columns = weight.len() / bias.len().max(1);
+        for (row, weights) in weight.chunks_exact_mut(columns.max(1)).enumerate() {
+            for weight in weights {
+                *weight *= factors[row];
+            }
+        }
+        let (beta, mean) = (self.bias.to_f64(), self.running_mean.to_f64());
+        for (row, bias) in bias.iter_mut().enumerate() {
+            *bias = factors[row] * (*bias - mean[row]) + beta[row];
+        }
+        Ok(())
     }
 
     /// `weight / sqrt(running_var + eps)`.

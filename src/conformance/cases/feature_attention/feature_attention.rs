@@ -154,9 +154,10 @@ pub(super) fn cases() -> Vec<Case> {
             cases.push(Attention::new(shape, (dtype, dtype)).build(""));
         }
     }
-    // A text's sums fill no workgroup's memory.
+    // A text's sums exceed the memory of a workgroup, and of a block.
     cases.push(Attention::new([2, 3, 2_050, 5], (DType::F32, DType::F32)).build(""));
     cases.push(Attention::new([3, 2, 8, 2_000], (DType::F16, DType::F16)).build(""));
+    cases.push(Attention::new([2, 2, 60_001, 2], (DType::F32, DType::BF16)).build(""));
     for (shape, dtype) in [
         ([32, 50, 600, 60], DType::F32),
         ([32, 50, 600, 60], DType::BF16),

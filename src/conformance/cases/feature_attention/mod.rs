@@ -1,18 +1,20 @@
-//! Cases of feature attention, one file an operation.
+//! Cases of feature attention and of the GRU under it, one file an operation.
 
+mod bigru;
 mod feature_attention;
 
 use crate::conformance::{Case, Tolerance};
 use crate::operation::NamedLayouts;
 
 pub(super) fn cases() -> Vec<Case> {
-    feature_attention::cases()
+    [feature_attention::cases(), bigru::cases()].concat()
 }
 
 /// The tolerance of any inputs, or `None` for operations of other families.
 pub(super) fn tolerance(op: &str, inputs: &NamedLayouts) -> Option<Tolerance> {
     match op {
         "feature_attention" => feature_attention::tolerance(inputs),
+        "bigru" => inputs.get("x").map(|x| bigru::tolerance(x.dtype())),
         _ => None,
     }
 }
