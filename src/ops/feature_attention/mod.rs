@@ -23,9 +23,14 @@ pub(crate) mod cuda_parameters;
 pub mod feature_attention;
 pub(crate) mod gru;
 pub(crate) mod lengths;
+pub(crate) mod products;
+pub mod selective_feature_attention;
 
 pub use batch_norm::BatchNorm;
 pub use bigru::{BiGru, BiGruArgs};
 #[cfg(feature = "safetensors")]
 pub use feature_attention::FeatureAttentionWeights;
 pub use feature_attention::{FeatureAttention, FeatureAttentionArgs};
+pub use selective_feature_attention::{
+    Select, SelectiveFeatureAttention, SelectiveFeatureAttentionArgs, StackMode,
+};
