@@ -11,9 +11,13 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 /// The tolerance of any inputs, or `None` for operations of other families.
-pub(super) fn tolerance(op: &str, inputs: &NamedLayouts) -> Option<Tolerance> {
+pub(super) fn tolerance(
+    op: &str,
+    inputs: &NamedLayouts,
+    outputs: &NamedLayouts,
+) -> Option<Tolerance> {
     match op {
-        "feature_attention" => feature_attention::tolerance(inputs),
+        "feature_attention" => feature_attention::tolerance(inputs, outputs),
         "bigru" => inputs.get("x").map(|x| bigru::tolerance(x.dtype())),
         _ => None,
     }

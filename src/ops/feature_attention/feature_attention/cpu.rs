@@ -1,6 +1,9 @@
 //! `feature_attention` on the CPU: a thread a text where there are enough of them, else three passes over parts of
 //! texts. Either way an element is made by the same operations in the same order.
-#![allow(unsafe_code, reason = "threads write disjoint parts of the output and of the scratch memory")]
+#![allow(
+    unsafe_code,
+    reason = "threads write disjoint parts of the output and of the scratch memory"
+)]
 
 use std::ops::Range;
 

@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::layout::Layout;
 use crate::operation::Operation as _;
 use crate::ops::feature_attention::cuda_parameters::FeatureAttentionParams;
+use crate::ops::silu_mlp::cuda_parameters::dtype_code;
 
 /// Threads of a block.
 const THREADS: usize = 512;
@@ -73,9 +74,10 @@ impl Cuda {
             staged: i32::from(matches!(geometry.state, State::Shared { staged: true })),
             tanh: i32::from(op.tanh),
             x_vectorised: i32::from(x.is_vectorisable()),
-            out_vectorised: i32::from(out.is_vectorisable()),
+            out_vectorised: i32::from(layouts.out.dtype() == op.dtype && out.is_vectorisable()),
             w1_vectorised: i32::from(w1.is_vectorisable()),
             w2_vectorised: i32::from(w2.is_vectorisable()),
+            out_dtype: dtype_code(layouts.out.dtype()),
         };
         // SAFETY: `validate` proved shapes, strides and dtypes, the binder alignment and that `out` and the workspace
         // overlap nothing; `geometry` follows the kernel's contract, and the kernel clamps lengths.
@@ -149,8 +151,7 @@ fn geometry(
         weight: op.weight_dtype,
     };
     let grid = [layouts.x.shape()[0], 1, 1];
-    let launch =
-        Launch::new(FeatureAttention::NAME, kernel, grid, THREADS as u32, shared, device)?;
+    let launch = Launch::new(FeatureAttention::NAME, kernel, grid, THREADS as u32, shared, device)?;
     Ok(Some(Geometry { launch, groups, state }))
 }
 
@@ -192,7 +193,10 @@ mod tests {
         assert_eq!(state(usual, DType::F32, (8, 6)), Some((3, staged(false))));
         assert_eq!(state(usual, DType::BF16, (8, 6)), Some((6, staged(true))));
         assert_eq!(state([256, 128, 600, 60], DType::F32, (9, 0)), Some((3, staged(false))));
-        assert_eq!(state([1, usize::MAX >> 40, 1, 1], DType::F16, (9, 0)), Some((32, staged(false))));
+        assert_eq!(
+            state([1, usize::MAX >> 40, 1, 1], DType::F16, (9, 0)),
+            Some((32, staged(false)))
+        );
     }
 
     #[test]

@@ -65,10 +65,7 @@ struct Weights {
 }
 
 impl Weights {
-    fn new(
-        op: &FeatureAttention,
-        args: &FeatureAttentionArgs<TensorRef<'_>, Layout>,
-    ) -> Weights {
+    fn new(op: &FeatureAttention, args: &FeatureAttentionArgs<TensorRef<'_>, Layout>) -> Weights {
         Weights {
             w1: args.w1.to_f64(),
             b1: args.b1.map_or(vec![0.0; op.reduced], |b1| b1.to_f64()),

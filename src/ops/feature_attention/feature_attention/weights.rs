@@ -144,8 +144,12 @@ impl<'a> File<'a> {
 
     /// Folds the batch norm of `dense_e`, if there is one, into its linear layer.
     fn fold_norm(&self, features: usize, w2: &mut [f64], b2: &mut [f64]) -> Result<(), Error> {
-        const NAMES: [&str; 4] =
-            ["dense_e.1.weight", "dense_e.1.bias", "dense_e.1.running_mean", "dense_e.1.running_var"];
+        const NAMES: [&str; 4] = [
+            "dense_e.1.weight",
+            "dense_e.1.bias",
+            "dense_e.1.running_mean",
+            "dense_e.1.running_var",
+        ];
         if NAMES.iter().all(|name| self.find(name).is_none()) {
             return Ok(());
         }
@@ -192,8 +196,12 @@ impl<'a> File<'a> {
         }
         let bytes = view.data();
         Ok(match view.dtype() {
-            Dtype::F32 => bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b).into()).collect(),
-            Dtype::F16 => bytes.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).into()).collect(),
+            Dtype::F32 => {
+                bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b).into()).collect()
+            }
+            Dtype::F16 => {
+                bytes.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).into()).collect()
+            }
             Dtype::BF16 => {
                 bytes.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).into()).collect()
             }
@@ -317,9 +325,11 @@ mod tests {
         let mut entries = linear();
         entries[1].1 = Dtype::I32;
         assert!(message(&entries).contains("`model.dense_z.0.bias` has dtype I32"));
-        let garbage = FeatureAttentionWeights::from_safetensors(&[1; 9], "", DType::F32, DType::F32);
+        let garbage =
+            FeatureAttentionWeights::from_safetensors(&[1; 9], "", DType::F32, DType::F32);
         assert!(garbage.unwrap_err().to_string().contains("no whole safetensors file"));
-        let absent = FeatureAttentionWeights::load("nowhere.safetensors", "", DType::F32, DType::F32);
+        let absent =
+            FeatureAttentionWeights::load("nowhere.safetensors", "", DType::F32, DType::F32);
         assert!(absent.unwrap_err().to_string().contains("nowhere.safetensors"));
         let mut entries = [linear(), norm()].concat();
         entries[7].3[1] = -1.0;
