@@ -17,15 +17,6 @@ pub(crate) fn silu_mul<V: Vectors>(v: V, gate: V::Vector, up: V::Vector) -> V::V
     v.mul(quotient, v.select_less(gate, v.splat(0.0), faded, up))
 }
 
-/// `1 / (1 + exp(-x))`: with `e = exp(-|x|)`, `1 / (1 + e)` for positive and `e / (1 + e)` for negative arguments, so that
-/// nothing overflows and small results are as exact as large ones. Within 3 ulp; zero below -87.
-#[inline(always)]
-pub(crate) fn sigmoid<V: Vectors>(v: V, x: V::Vector) -> V::Vector {
-    let one = v.splat(1.0);
-    let e = exp_of_negative(v, v.sub(v.splat(0.0), v.abs(x)));
-    v.div(v.select_less(x, v.splat(0.0), e, one), v.add(one, e))
-}
-
 /// `exp(x)` for `x <= 0`, zero below -87; within 1 ulp above.
 ///
 /// `exp(x) = 2^n exp(r)` with `n` an integer and `|r| <= ln(2) / 2`, where a polynomial of degree 6 is
@@ -61,14 +52,14 @@ mod tests {
     use super::*;
     use crate::backend::cpu::instructions::{InstructionSet, MAX_LANES, Supported, VectorJob};
 
-    /// Largest errors, in units in the last place of the expectation, of `exp`, `silu_mul` and `sigmoid`.
+    /// Largest errors, in units in the last place of the expectation, of `exp` and `silu_mul`.
     struct Errors;
 
     impl VectorJob for Errors {
-        type Output = [f64; 3];
+        type Output = [f64; 2];
 
-        fn run<V: Vectors>(self, v: V) -> [f64; 3] {
-            let mut worst = [0f64; 3];
+        fn run<V: Vectors>(self, v: V) -> [f64; 2] {
+            let mut worst = [0f64; 2];
             let mut x = -86.9f32;
             while x < 120.0 {
                 let mut values = [0f32; MAX_LANES];
@@ -78,14 +69,12 @@ mod tests {
                 }
                 let up = 3.7e15f32;
                 let (mut exp, mut silu) = ([0f32; MAX_LANES], [0f32; MAX_LANES]);
-                let mut gates = [0f32; MAX_LANES];
                 // SAFETY: the arrays hold a whole vector.
                 unsafe {
                     let vector = v.load_f32(values.as_ptr());
                     let negative = v.sub(v.splat(0.0), v.abs(vector));
                     v.store_f32(exp_of_negative(v, negative), exp.as_mut_ptr());
                     v.store_f32(silu_mul(v, vector, v.splat(up)), silu.as_mut_ptr());
-                    v.store_f32(sigmoid(v, vector), gates.as_mut_ptr());
                 }
                 for lane in 0..V::LANES {
                     let x = f64::from(values[lane]);
@@ -94,7 +83,6 @@ mod tests {
                     }
                     let want = x / (1.0 + (-x).exp()) * f64::from(up);
                     worst[1] = worst[1].max(ulps(silu[lane], want));
-                    worst[2] = worst[2].max(ulps(gates[lane], 1.0 / (1.0 + (-x).exp())));
                 }
             }
             worst
@@ -110,35 +98,9 @@ mod tests {
     #[test]
     fn errors_are_as_documented() {
         for set in InstructionSet::available() {
-            let [exp, silu, sigmoid] = Supported::new(set).unwrap().dispatch(Errors);
-            println!("{set}: exp {exp:.2} ulp, silu {silu:.2} ulp, sigmoid {sigmoid:.2} ulp");
+            let [exp, silu] = Supported::new(set).unwrap().dispatch(Errors);
+            println!("{set}: exp {exp:.2} ulp, silu {silu:.2} ulp");
             assert!(exp <= 1.0 && silu <= 5.0, "{set}: exp {exp} ulp, silu {silu} ulp");
-            assert!(sigmoid <= 3.0, "{set}: sigmoid {sigmoid} ulp");
-        }
-    }
-
-    struct SigmoidAt(f32);
-
-    impl VectorJob for SigmoidAt {
-        type Output = f32;
-
-        fn run<V: Vectors>(self, v: V) -> f32 {
-            let mut output = [0f32; MAX_LANES];
-            v.store_slice(sigmoid(v, v.splat(self.0)), &mut output[..V::LANES]);
-            output[0]
-        }
-    }
-
-    #[test]
-    fn sigmoid_saturates_and_keeps_nan() {
-        for set in InstructionSet::available() {
-            let at = |x| Supported::new(set).unwrap().dispatch(SigmoidAt(x));
-            for (x, expected) in [(0.0, 0.5), (-0.0, 0.5), (100.0, 1.0), (-100.0, 0.0)] {
-                assert_eq!(at(x), expected, "{set}: {x}");
-            }
-            assert_eq!((at(f32::INFINITY), at(f32::NEG_INFINITY)), (1.0, 0.0));
-            assert_eq!((at(f32::MAX), at(f32::MIN)), (1.0, 0.0));
-            assert!(at(f32::NAN).is_nan());
         }
     }
 

@@ -18,7 +18,10 @@ pub(super) fn tolerance(
 ) -> Option<Tolerance> {
     match op {
         "feature_attention" => feature_attention::tolerance(inputs, outputs),
-        "bigru" => inputs.get("x").map(|x| bigru::tolerance(x.dtype())),
+        "bigru" => {
+            let out = outputs.get("out")?;
+            Some(bigru::tolerance(out.dtype()))
+        }
         _ => None,
     }
 }

@@ -8,11 +8,11 @@
 use std::ops::Range;
 
 use super::{FeatureAttention, FeatureAttentionArgs};
+use crate::backend::cpu::activation::{sigmoid, tanh};
 use crate::backend::cpu::float_rows::{FloatMatrices, FloatMatricesMut, FloatRows};
 use crate::backend::cpu::instructions::Vectors;
 use crate::backend::cpu::parallel::{Shared, chunk};
 use crate::backend::cpu::pieces::ChunkWork;
-use crate::backend::cpu::silu::sigmoid;
 use crate::backend::cpu::{Cpu, Workspace};
 use crate::error::Error;
 use crate::layout::HasLayout as _;
@@ -224,8 +224,8 @@ impl<'a> Texts<'a> {
     fn reduce<V: Vectors>(&self, v: V, s: &[f32], rows: Range<usize>, a: &mut [f32]) {
         products(v, &self.w1, self.b1.as_ref(), rows, s, a);
         if self.op.tanh {
-            for a in a {
-                *a = a.tanh();
+            for a in a.chunks_mut(V::LANES) {
+                v.store_slice(tanh(v, v.load_slice(a)), a);
             }
         }
     }

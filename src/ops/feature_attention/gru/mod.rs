@@ -1,5 +1,6 @@
 //! What operations share that run bidirectional GRUs: weights of layers, and the recurrence.
 
+pub(crate) mod cpu;
 pub(crate) mod reference;
 
 use crate::arguments::{ArgumentInfo, MAX_REPEATED, Repeated};
