@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use siluette::device::NamedTensors;
 use siluette::{
-    Backend, Cpu, DType, Device, Error, FeatureAttention, FeatureAttentionArgs, HasLayout as _,
-    Layout, Operation, Parameters, Problem, Tensor, TensorMut, TensorRef, Workspace, registry,
+    Backend, Cpu, DType, Device, Error, FeatureAttention, FeatureAttentionArgs, Layout, Operation,
+    Parameters, Problem, Tensor, TensorMut, TensorRef, Workspace, registry,
 };
 
 use crate::support::open;

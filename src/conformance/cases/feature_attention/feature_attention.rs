@@ -157,7 +157,7 @@ pub(super) fn cases() -> Vec<Case> {
         let outliers = Fill::Outliers { scale: 1.0 };
         cases.push(Attention { x: outliers, biases: false, ..case }.build(" outliers"));
         // Every tanh and sigmoid is at an end.
-        let saturated = Attention { weight_scale: 300.0, ..case };
+        let saturated = Attention { weight_scale: 30_000.0, ..case };
         cases.push(saturated.build(" saturated"));
         cases.push(Attention { tanh: Some(false), ..saturated }.build(" saturated"));
     }

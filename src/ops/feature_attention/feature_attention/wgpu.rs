@@ -64,12 +64,6 @@ impl Geometry {
     }
 }
 
-/// Numbers that a pipeline keeps of a text: few sizes, so that few pipelines serve all shapes.
-fn state_capacity(elements: usize) -> u32 {
-    const LEAST: usize = 512;
-    elements.next_power_of_two().clamp(LEAST, LOCAL_STATE) as u32
-}
-
 /// The tensors, those with a row a text as matrices of one row a text, to be bound in parts.
 struct Binder<'a> {
     wgpu: &'a Wgpu,
@@ -224,7 +218,8 @@ impl<'a> Binder<'a> {
             out: dtype_code(self.out_dtype),
             state: match self.state {
                 Some(_) => 1,
-                None => state_capacity(self.op.state_elements(self.geometry.groups)),
+                // One size, so that one pipeline serves all shapes.
+                None => LOCAL_STATE as u32,
             },
         };
         let bindings = bindings.into_array();
