@@ -17,7 +17,7 @@ pub(super) fn tolerance(
     outputs: &NamedLayouts,
 ) -> Option<Tolerance> {
     match op {
-        "feature_attention" => feature_attention::tolerance(inputs),
+        "feature_attention" => feature_attention::tolerance(inputs, outputs),
         "bigru" => {
             let out = outputs.get("out")?;
             Some(bigru::tolerance(out.dtype()))
