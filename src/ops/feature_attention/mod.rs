@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`FeatureAttention`] | `x * sigmoid(W2 tanh(W1 mean(x) + b1) + b2)`: a weight for each feature of a text |
 //! | [`BiGru`] | a bidirectional GRU with PyTorch's gates, over texts of different lengths |
+//! | [`SelectiveFeatureAttention`] | several GRUs in a row, weighed for each feature of a text by the text |
 //!
 //! # Padding
 //!
