@@ -86,11 +86,13 @@ pub use ops::early_exit::{
     SequenceProgress, SpeculationSettings, SpeculationStatistics, VerifyGreedy, VerifyGreedyArgs,
     VerifySampled, VerifySampledArgs, VerifyTree, VerifyTreeArgs,
 };
-#[cfg(feature = "safetensors")]
-pub use ops::feature_attention::FeatureAttentionWeights;
 pub use ops::feature_attention::{
     BatchNorm, BiGru, BiGruArgs, FeatureAttention, FeatureAttentionArgs, Select,
     SelectiveFeatureAttention, SelectiveFeatureAttentionArgs, StackMode,
+};
+#[cfg(feature = "safetensors")]
+pub use ops::feature_attention::{
+    BiGruWeights, FeatureAttentionWeights, SelectiveFeatureAttentionWeights,
 };
 #[cfg(feature = "cuda")]
 pub use ops::prune_gather::CudaIndexSet;

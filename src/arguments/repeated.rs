@@ -48,6 +48,16 @@ impl<T> Repeated<T> {
         Ok(repeated)
     }
 
+    /// The tensors of the first layers, of which there are not more than [`MAX_REPEATED`].
+    #[cfg(feature = "safetensors")]
+    pub(crate) fn of_options(tensors: impl IntoIterator<Item = Option<T>>) -> Repeated<T> {
+        let mut repeated = Repeated::none();
+        for (slot, tensor) in repeated.0.iter_mut().zip(tensors) {
+            *slot = tensor;
+        }
+        repeated
+    }
+
     /// The tensor of a layer, if it has one.
     pub fn get(&self, layer: usize) -> Option<&T> {
         self.0.get(layer)?.as_ref()

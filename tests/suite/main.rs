@@ -25,6 +25,7 @@ mod feature_attention;
 mod feature_goldens;
 mod gate;
 mod goldens;
+mod gru_texts;
 mod movement;
 mod properties;
 mod pruned_blocks;

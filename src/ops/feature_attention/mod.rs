@@ -26,12 +26,18 @@ pub(crate) mod gru;
 pub(crate) mod lengths;
 pub(crate) mod products;
 pub mod selective_feature_attention;
+#[cfg(feature = "safetensors")]
+pub(crate) mod weight_file;
 
 pub use batch_norm::BatchNorm;
+#[cfg(feature = "safetensors")]
+pub use bigru::BiGruWeights;
 pub use bigru::{BiGru, BiGruArgs};
 #[cfg(feature = "safetensors")]
 pub use feature_attention::FeatureAttentionWeights;
 pub use feature_attention::{FeatureAttention, FeatureAttentionArgs};
+#[cfg(feature = "safetensors")]
+pub use selective_feature_attention::SelectiveFeatureAttentionWeights;
 pub use selective_feature_attention::{
     Select, SelectiveFeatureAttention, SelectiveFeatureAttentionArgs, StackMode,
 };

@@ -5,8 +5,13 @@ mod cpu;
 mod cuda;
 mod operation;
 mod reference;
+#[cfg(feature = "safetensors")]
+mod weights;
 #[cfg(feature = "wgpu")]
 mod wgpu;
+
+#[cfg(feature = "safetensors")]
+pub use weights::BiGruWeights;
 
 use crate::arguments::{MAX_REPEATED, arguments};
 use crate::dtype::DType;

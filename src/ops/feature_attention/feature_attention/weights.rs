@@ -1,19 +1,12 @@
 //! The weights of a trained module, from a safetensors file.
 
-use std::path::{Path, PathBuf};
-
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
+use std::path::Path;
 
 use super::{FeatureAttention, FeatureAttentionArgs};
-use crate::dtype::{DType, bf16, f16};
+use crate::dtype::DType;
 use crate::error::Error;
-use crate::layout::Layout;
-use crate::ops::feature_attention::BatchNorm;
+use crate::ops::feature_attention::weight_file::{self, WeightFile};
 use crate::tensor::{Tensor, TensorMut, TensorRef};
-
-/// What the authors' module adds to a variance before its root.
-const EPS: f64 = 1e-6;
 
 /// The weights of one feature attention, in host memory, and the descriptor that goes with them.
 ///
@@ -49,9 +42,8 @@ impl FeatureAttentionWeights {
         dtype: DType,
         weight_dtype: DType,
     ) -> Result<FeatureAttentionWeights, Error> {
-        let path = path.as_ref();
-        let bytes = std::fs::read(path).map_err(|error| file_error(path, error.to_string()))?;
-        File::new(path, &bytes, prefix)?.weights(dtype, weight_dtype)
+        let bytes = weight_file::read(path.as_ref())?;
+        weights(&WeightFile::new(path.as_ref(), &bytes, prefix)?, dtype, weight_dtype)
     }
 
     /// As [`FeatureAttentionWeights::load`], from the contents of a file.
@@ -64,7 +56,7 @@ impl FeatureAttentionWeights {
         dtype: DType,
         weight_dtype: DType,
     ) -> Result<FeatureAttentionWeights, Error> {
-        File::new(Path::new("safetensors"), bytes, prefix)?.weights(dtype, weight_dtype)
+        weights(&WeightFile::new(Path::new("safetensors"), bytes, prefix)?, dtype, weight_dtype)
     }
 
     /// The descriptor, with tanh; [`FeatureAttention::with_tanh`] takes it out.
@@ -102,120 +94,27 @@ impl FeatureAttentionWeights {
     }
 }
 
-fn file_error(path: &Path, reason: String) -> Error {
-    Error::File { path: path.to_owned(), reason, remedy: "".into() }
-}
-
-/// Tensors of an open file.
-struct File<'a> {
-    path: PathBuf,
-    prefix: &'a str,
-    tensors: SafeTensors<'a>,
-}
-
-impl<'a> File<'a> {
-    fn new(path: &Path, bytes: &'a [u8], prefix: &'a str) -> Result<File<'a>, Error> {
-        let tensors = SafeTensors::deserialize(bytes)
-            .map_err(|error| file_error(path, format!("is no whole safetensors file: {error}")))?;
-        Ok(File { path: path.to_owned(), prefix, tensors })
-    }
-
-    fn weights(&self, dtype: DType, weight_dtype: DType) -> Result<FeatureAttentionWeights, Error> {
-        let shape = self.matrix_shape("dense_z.0.weight")?;
-        let [reduced, features] = shape;
-        let op =
-            FeatureAttention::new(features, reduced, dtype)?.with_weight_dtype(weight_dtype)?;
-        let w1 = self.read("dense_z.0.weight", &shape)?;
-        let b1 = self.read("dense_z.0.bias", &[reduced])?;
-        let mut w2 = self.read("dense_e.0.weight", &[features, reduced])?;
-        let mut b2 = self.read("dense_e.0.bias", &[features])?;
-        self.fold_norm(features, &mut w2, &mut b2)?;
-        let tensor = |shape: &[usize], values| {
-            Ok::<_, Error>(Tensor::from_f64(Layout::contiguous(weight_dtype, shape)?, values))
-        };
-        Ok(FeatureAttentionWeights {
-            op,
-            w1: tensor(&shape, w1)?,
-            b1: tensor(&[reduced], b1)?,
-            w2: tensor(&[features, reduced], w2)?,
-            b2: tensor(&[features], b2)?,
-        })
-    }
-
-    /// Folds the batch norm of `dense_e`, if there is one, into its linear layer.
-    fn fold_norm(&self, features: usize, w2: &mut [f64], b2: &mut [f64]) -> Result<(), Error> {
-        const NAMES: [&str; 4] = [
-            "dense_e.1.weight",
-            "dense_e.1.bias",
-            "dense_e.1.running_mean",
-            "dense_e.1.running_var",
-        ];
-        if NAMES.iter().all(|name| self.find(name).is_none()) {
-            return Ok(());
-        }
-        let mut tensors = Vec::new();
-        for name in NAMES {
-            let layout = Layout::contiguous(DType::F32, &[features])?;
-            tensors.push(Tensor::from_f64(layout, self.read(name, &[features])?));
-        }
-        let norm = BatchNorm {
-            weight: tensors[0].view(),
-            bias: tensors[1].view(),
-            running_mean: tensors[2].view(),
-            running_var: tensors[3].view(),
-            eps: EPS,
-        };
-        norm.fold_f64(w2, b2)
-    }
-
-    fn find(&self, name: &str) -> Option<TensorView<'_>> {
-        self.tensors.tensor(&format!("{}{name}", self.prefix)).ok()
-    }
-
-    fn error(&self, name: &str, what: impl std::fmt::Display) -> Error {
-        file_error(&self.path, format!("tensor `{}{name}` {what}", self.prefix))
-    }
-
-    fn tensor(&self, name: &str) -> Result<TensorView<'_>, Error> {
-        self.find(name).ok_or_else(|| self.error(name, "is missing"))
-    }
-
-    fn matrix_shape(&self, name: &str) -> Result<[usize; 2], Error> {
-        match *self.tensor(name)?.shape() {
-            [rows, columns] if rows > 0 && columns > 0 => Ok([rows, columns]),
-            ref got => Err(self.error(name, format_args!("has shape {got:?}, expected [d, D]"))),
-        }
-    }
-
-    /// The values of a tensor of this shape.
-    fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f64>, Error> {
-        let view = self.tensor(name)?;
-        if view.shape() != shape {
-            let got = view.shape();
-            return Err(self.error(name, format_args!("has shape {got:?}, expected {shape:?}")));
-        }
-        let bytes = view.data();
-        Ok(match view.dtype() {
-            Dtype::F32 => {
-                bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b).into()).collect()
-            }
-            Dtype::F16 => {
-                bytes.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).into()).collect()
-            }
-            Dtype::BF16 => {
-                bytes.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).into()).collect()
-            }
-            got => {
-                let what = format!("has dtype {got:?}, expected F32, F16 or BF16");
-                return Err(self.error(name, what));
-            }
-        })
-    }
+fn weights(
+    file: &WeightFile<'_>,
+    dtype: DType,
+    weight_dtype: DType,
+) -> Result<FeatureAttentionWeights, Error> {
+    let [reduced, features] = file.matrix_shape("dense_z.0.weight", "[d, D]")?;
+    let op = FeatureAttention::new(features, reduced, dtype)?.with_weight_dtype(weight_dtype)?;
+    let w1 = file.tensor("dense_z.0.weight", &[reduced, features], weight_dtype)?;
+    let b1 = file.tensor("dense_z.0.bias", &[reduced], weight_dtype)?;
+    let [w2, b2] = file.linear(["dense_e.0", "dense_e.1"], [features, reduced], weight_dtype)?;
+    Ok(FeatureAttentionWeights { op, w1, b1, w2, b2 })
 }
 
 #[cfg(test)]
 mod tests {
+    use safetensors::Dtype;
+    use safetensors::tensor::TensorView;
+
     use super::*;
+    use crate::dtype::f16;
+    use crate::ops::feature_attention::weight_file::EPS;
 
     /// Name, type, shape and values.
     type Entry = (&'static str, Dtype, Vec<usize>, Vec<f32>);

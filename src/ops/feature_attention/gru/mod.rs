@@ -2,6 +2,8 @@
 
 pub(crate) mod cpu;
 pub(crate) mod reference;
+#[cfg(feature = "safetensors")]
+pub(crate) mod weights;
 
 use crate::arguments::{ArgumentInfo, MAX_REPEATED, Repeated};
 use crate::dtype::DType;

@@ -6,8 +6,13 @@ mod cuda;
 mod operation;
 mod reference;
 mod validation;
+#[cfg(feature = "safetensors")]
+mod weights;
 #[cfg(feature = "wgpu")]
 mod wgpu;
+
+#[cfg(feature = "safetensors")]
+pub use weights::SelectiveFeatureAttentionWeights;
 mod workspace;
 
 use crate::arguments::{MAX_REPEATED, arguments};
