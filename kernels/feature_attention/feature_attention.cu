@@ -162,7 +162,7 @@ __device__ __forceinline__ void scale_text(const FeatureAttentionParams& p, cons
 
 template <class A, class W> __device__ __forceinline__ void feature_attention(const FeatureAttentionParams& p) {
     DYNAMIC_SHARED(shared);
-    const int chunks = (p.features + CHUNK<A> - 1) / CHUNK<A>;
+    const int chunks = (p.features - 1) / CHUNK<A> + 1;
     const int64_t sums = int64_t(p.groups) * p.features;
     TextState state;
     state.features = p.workspace == nullptr

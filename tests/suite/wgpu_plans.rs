@@ -286,6 +286,10 @@ fn every_variant_is_right() {
         "exit_gate bf16 batch=17 hidden=264 gap=8 classifier=0.1 require=any",
         "exit_gate f16 batch=9 hidden=65 gap=3 classifier=0.1 require=any",
         "commit_cache f16 batch=12 capacity=48 page=6 drafts=6 nodes=11 groups=3 columns=67 gap=1 extremes",
+        "feature_attention bf16 texts=3 tokens=9 features=136 reduced=20 biases lengths gap=8",
+        "feature_attention f32/f16 texts=3 tokens=9 features=136 reduced=20 biases gap=3 out=bf16",
+        "feature_attention f32 texts=2 tokens=300 features=3 reduced=2 biases lengths",
+        "feature_attention f16 texts=3 tokens=2 features=8 reduced=2000 biases lengths",
     ]);
     type Change = fn(&mut WgpuDispatch);
     let set: [(&str, Change); 6] = [
@@ -390,6 +394,8 @@ fn movement_and_selections_are_cut_to_the_limits() {
                 "commit_cache f32 batch=12 capacity=48 drafts=6 nodes=11 groups=3 columns=67 gap=1 extremes",
             ],
         ),
+        // Texts of 4 KiB are not cut; a batch of four is.
+        (10 << 10, &["feature_attention f32 texts=4 tokens=17 features=64 reduced=7 lengths"]),
         // Nor is a histogram of 256 KiB; scores of 4 MiB are.
         (300 << 10, &["select_top bf16 scores=[2200000] k=40000"]),
     ] {
@@ -406,6 +412,7 @@ fn movement_and_selections_are_cut_to_the_limits() {
         "exit_gate f32 batch=9 hidden=33 gap=0",
         "compact_rows f32 listed=7 rows=9 features=128 gap=0 below=9",
         "commit_cache f32 batch=7 capacity=48 page=16 drafts=6 nodes=6 groups=2 columns=33 gap=0",
+        "feature_attention f32 texts=9 tokens=6 features=129 reduced=1 biases",
     ];
     assert_passes(few, &selection(&names), "4 workgroups a dimension");
 }

@@ -181,7 +181,24 @@ impl<'a> Binder<'a> {
                 None => Bound::ABSENT,
             },
         };
-        let parameters = Parameters {
+        let parameters = self.parameters(&bindings, first, count);
+        let constants = Constants {
+            threads: self.geometry.threads,
+            activation: dtype_code(self.op.dtype),
+            weight: dtype_code(self.op.weight_dtype),
+            out: dtype_code(self.out_dtype),
+            state: match self.state {
+                Some(_) => 1,
+                // One size, so that one pipeline serves all shapes.
+                None => LOCAL_STATE as u32,
+            },
+        };
+        let bindings = bindings.into_array();
+        plan.dispatch(self.shader(), constants.values(), &parameters, bindings, count as u64)
+    }
+
+    fn parameters(&self, bindings: &Bindings<Bound<'_>>, first: usize, count: usize) -> Parameters {
+        Parameters {
             texts: count as u32,
             tokens: self.tokens as u32,
             features: self.op.features as u32,
@@ -210,20 +227,7 @@ impl<'a> Binder<'a> {
             out_text_stride: self.out.matrix.stride(),
             out_row_stride: self.out.row_stride,
             workspace_start: bindings.workspace.start,
-        };
-        let constants = Constants {
-            threads: self.geometry.threads,
-            activation: dtype_code(self.op.dtype),
-            weight: dtype_code(self.op.weight_dtype),
-            out: dtype_code(self.out_dtype),
-            state: match self.state {
-                Some(_) => 1,
-                // One size, so that one pipeline serves all shapes.
-                None => LOCAL_STATE as u32,
-            },
-        };
-        let bindings = bindings.into_array();
-        plan.dispatch(self.shader(), constants.values(), &parameters, bindings, count as u64)
+        }
     }
 
     fn shader(&self) -> &'static Shader {
