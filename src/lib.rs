@@ -86,6 +86,7 @@ pub use ops::early_exit::{
     SequenceProgress, SpeculationSettings, SpeculationStatistics, VerifyGreedy, VerifyGreedyArgs,
     VerifySampled, VerifySampledArgs, VerifyTree, VerifyTreeArgs,
 };
+pub use ops::feature_attention::{BiGru, BiGruArgs};
 #[cfg(feature = "cuda")]
 pub use ops::prune_gather::CudaIndexSet;
 #[cfg(feature = "wgpu")]

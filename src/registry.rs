@@ -9,6 +9,7 @@ use crate::ops::early_exit::{
     CommitCache, CompactRows, ExitGate, ExitHead, ExitHeadStates, MergeExitStates, ScatterRows,
     VerifyGreedy, VerifySampled, VerifyTree,
 };
+use crate::ops::feature_attention::BiGru;
 use crate::ops::prune_gather::{
     CompactMask, CompactWeight, CoupledNeurons, GatherNorm, InvertIndices, MaskedGatedMlp,
     PrunedGatedMlp, PrunedLinear, ScatterAdd, ScatterNormGather, SelectTop, SparseGatedMlp,
@@ -70,6 +71,7 @@ pub const OPERATIONS: &[OperationInfo] = &[
     info::<CompactRows>(),
     info::<ScatterRows>(),
     info::<CommitCache>(),
+    info::<BiGru>(),
 ];
 
 /// The operation of this name.
@@ -128,13 +130,24 @@ impl OperationInfo {
         (self.prepare)(inputs, parameters)
     }
 
+    /// Its tensors, of repeated ones the first: one line of a listing each, under
+    /// [`pattern`](ArgumentInfo::pattern).
+    pub fn listed_arguments(&self) -> impl Iterator<Item = &'static ArgumentInfo> {
+        self.arguments.chunk_by(|one, next| one.pattern == next.pattern).map(|field| &field[0])
+    }
+
+    /// The tensors that a caller may bring, for an error.
+    pub fn given_names(&self) -> String {
+        let given = self.listed_arguments().filter(|info| info.role.is_given());
+        given.map(|info| info.pattern).collect::<Vec<_>>().join(", ")
+    }
+
     fn check_names(&self, inputs: &NamedTensors) -> Result<(), Error> {
         let known = || self.arguments.iter().filter(|info| info.role.is_given());
         let Some(name) = inputs.keys().find(|name| known().all(|info| info.name != **name)) else {
             return Ok(());
         };
-        let names: Vec<&str> = known().map(|info| info.name).collect();
-        let expected = format!("one of: {}", names.join(", "));
+        let expected = format!("one of: {}", self.given_names());
         Err(Error::argument(
             self.name,
             "tensor",

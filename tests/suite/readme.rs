@@ -26,7 +26,8 @@ fn readme_lists_the_operations() {
                 dtypes.push(case.dtype);
             }
         }
-        let optional = info.arguments.iter().filter(|info| info.optional).map(|info| info.name);
+        let optional =
+            info.listed_arguments().filter(|info| info.optional).map(|info| info.pattern);
         let parameters = info.parameters.iter().map(|info| info.name);
         let options: Vec<String> =
             optional.chain(parameters).map(|name| format!("`{name}`")).collect();

@@ -18,8 +18,7 @@ pub fn inputs(file: &TensorFile, info: &OperationInfo) -> Result<NamedTensors, E
     let mut names = tensors.names();
     names.sort_unstable();
     if let Some(name) = names.into_iter().find(|name| known().all(|info| info.name != *name)) {
-        let names: Vec<&str> = known().map(|argument| argument.name).collect();
-        let expected = format!("one of: {}", names.join(", "));
+        let expected = format!("one of: {}", info.given_names());
         return Err(mistake(info, "tensor", Problem::Unexpected, expected, format!("`{name}`")));
     }
     with_role(file, info, Role::is_given)

@@ -125,9 +125,9 @@ fn to_json(devices: &[Opened], supports: &[Vec<Support>]) -> Value {
 }
 
 fn operation_to_json(info: &OperationInfo) -> Value {
-    let tensors = info.arguments.iter().map(|argument| {
+    let tensors = info.listed_arguments().map(|argument| {
         json!({
-            "name": argument.name,
+            "name": argument.pattern,
             "role": format!("{:?}", argument.role).to_lowercase(),
             "optional": argument.optional,
             "description": argument.description,
@@ -200,10 +200,10 @@ fn backend_text(text: &mut String, opened: &Opened, supports: &[Support]) {
 
 fn operation_text(text: &mut String, info: &OperationInfo) {
     *text += &format!("  {}: {}\n", info.name, info.summary);
-    for argument in info.arguments {
+    for argument in info.listed_arguments() {
         let role = format!("{:?}", argument.role).to_lowercase();
         let optional = if argument.optional { "optional " } else { "" };
-        let (name, description) = (argument.name, argument.description);
+        let (name, description) = (argument.pattern, argument.description);
         *text += &format!("    {name}: {optional}{role}, {description}\n");
     }
     for parameter in info.parameters {

@@ -1,6 +1,7 @@
 //! The case list, one file a family.
 
 mod early_exit;
+mod feature_attention;
 mod prune_gather;
 mod silu_mlp;
 
@@ -13,6 +14,7 @@ pub fn cases() -> Vec<Case> {
     let mut cases = silu_mlp::cases();
     cases.extend(prune_gather::cases());
     cases.extend(early_exit::cases());
+    cases.extend(feature_attention::cases());
     cases
 }
 
@@ -33,6 +35,7 @@ pub fn tolerance_for(
     silu_mlp::tolerance(op, inputs, outputs)
         .or_else(|| prune_gather::tolerance(op, inputs, outputs))
         .or_else(|| early_exit::tolerance(op, inputs))
+        .or_else(|| feature_attention::tolerance(op, inputs))
         .ok_or_else(|| {
             let expected = "an operation with conformance cases";
             Error::argument("siluette", "op", Problem::Value, expected, format!("`{op}`"), "")

@@ -49,7 +49,6 @@ mod philox;
 pub mod scatter_rows;
 pub mod self_speculation;
 pub(crate) mod state;
-mod traffic;
 mod verification;
 pub mod verify_greedy;
 pub mod verify_sampled;

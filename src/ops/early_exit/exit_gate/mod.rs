@@ -20,7 +20,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Problem};
 use crate::layout::Layout;
 use crate::operation::{Cost, NamedLayouts, Operation};
-use crate::ops::early_exit::traffic::traffic;
+use crate::ops::traffic::traffic;
 use crate::parameters::{ParameterInfo, Parameters};
 use crate::tensor::{TensorMut, TensorRef};
 use crate::validate::Validator;

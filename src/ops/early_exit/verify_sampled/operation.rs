@@ -11,9 +11,9 @@ use crate::backend::wgpu::{Plan, Wgpu, WgpuTensor, WgpuWorkspace};
 use crate::error::{Error, Problem};
 use crate::layout::Layout;
 use crate::operation::{Cost, NamedLayouts, Operation};
-use crate::ops::early_exit::traffic::traffic;
 use crate::ops::early_exit::verification::{MAX_DRAFT, max_draft};
 use crate::ops::silu_mlp::mlp::config::input;
+use crate::ops::traffic::traffic;
 use crate::parameters::{ParameterInfo, Parameters};
 use crate::tensor::{TensorMut, TensorRef};
 

@@ -5,7 +5,7 @@ use crate::layout::Layout;
 use crate::operation::Cost;
 
 /// The bytes of all tensors, each read or written once.
-pub(super) fn traffic(args: impl Arguments<Layout, Layout>) -> Cost {
+pub(crate) fn traffic(args: impl Arguments<Layout, Layout>) -> Cost {
     let bytes = |layout: Layout| (layout.elements() * layout.dtype().size()) as u64;
     let mut cost = Cost::default();
     let Cost { bytes_read, bytes_written, .. } = &mut cost;

@@ -1,94 +1,14 @@
-//! One declaration of an operation's tensors, from which every backend's argument struct follows.
-
-use crate::error::{Error, Problem};
-
-/// Whether a tensor is read, written, or both.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// Read.
-    Input,
-    /// Written; never read.
-    Output,
-    /// Read and written: a launch changes some of it in place.
-    Update,
-}
-
-impl Role {
-    /// Whether the caller brings the contents.
-    pub fn is_given(self) -> bool {
-        self != Role::Output
-    }
-}
-
-/// What a tensor's elements mean, which decides the types that they may have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ElementKind {
-    /// Activations, weights, statistics: f32, f16 or bf16.
-    Float,
-    /// Positions in another tensor: u32.
-    Index,
-    /// Signed numbers, such as token ids: i32.
-    Integer,
-    /// Zero or not: u8.
-    Mask,
-}
-
-/// A tensor of an operation, as documented and as named on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ArgumentInfo {
-    /// Field of the argument struct, tensor in a file.
-    pub name: &'static str,
-    /// What is done with it.
-    pub role: Role,
-    /// Whether it may be left out.
-    pub optional: bool,
-    /// What its elements mean.
-    pub element: ElementKind,
-    /// Shape and meaning.
-    pub description: &'static str,
-}
-
-/// A set of tensors, generic over where they live: the structs that [`crate::ops`] declares.
-pub trait Arguments<In, Out>: Sized {
-    /// Every tensor, in declaration order.
-    const INFO: &'static [ArgumentInfo];
-
-    /// Builds the set by asking for each tensor by name.
-    ///
-    /// # Errors
-    /// [`Problem::Missing`] if a required tensor is `None`, and whatever the closures return.
-    fn collect(
-        op: &'static str,
-        input: impl FnMut(&'static ArgumentInfo) -> Result<Option<In>, Error>,
-        output: impl FnMut(&'static ArgumentInfo) -> Result<Option<Out>, Error>,
-    ) -> Result<Self, Error>;
-
-    /// Takes the set apart, in declaration order; absent tensors are passed over.
-    fn visit(
-        self,
-        input: impl FnMut(&'static ArgumentInfo, In),
-        output: impl FnMut(&'static ArgumentInfo, Out),
-    );
-}
-
-pub(crate) fn require<T>(
-    op: &'static str,
-    info: &'static ArgumentInfo,
-    value: Option<T>,
-) -> Result<T, Error> {
-    value.ok_or_else(|| {
-        Error::argument(op, info.name, Problem::Missing, "a tensor", "none", info.description)
-    })
-}
+//! The macro that declares an operation's tensors.
 
 /// Declares an argument struct: `pub struct Name { role name, ... }` with one of the roles `input`, `output`, `update` or
 /// their `optional_` sisters, each with a doc comment. Updated tensors are of the outputs' type. Those that do not hold
-/// floating-point numbers say so: `role name: index`, `integer` or `mask`.
+/// floating-point numbers say so: `role name: index`, `integer` or `mask`. A `repeated_input` is there once a layer, or
+/// branch, and says what stands before and behind its number: `repeated_input weight as "layer" ".weight"`.
 macro_rules! arguments {
     (
         $(#[doc = $struct_doc:literal])*
         pub struct $name:ident {
-            $( $(#[doc = $doc:literal])+ $role:ident $field:ident $(: $element:ident)?, )*
+            $( $(#[doc = $doc:literal])+ $role:ident $field:ident $(: $element:ident)? $(as $prefix:literal $suffix:literal)?, )*
         }
     ) => {
         $(#[doc = $struct_doc])*
@@ -150,10 +70,10 @@ macro_rules! arguments {
                     Out,
                 ) -> Result<ToOut, $crate::Error>,
             ) -> Result<$name<ToIn, ToOut>, $crate::Error> {
-                let mut infos =
-                    <Self as $crate::arguments::Arguments<In, Out>>::INFO.iter();
+                let mut fields =
+                    <Self as $crate::arguments::Arguments<In, Out>>::FIELDS.iter();
                 $( let $field = {
-                    let info = infos.next().expect("one entry for each field");
+                    let info = *fields.next().expect("one entry for each field");
                     $crate::arguments::arguments!(@map $role info self.$field, input output)
                 }; )*
                 Ok($name { $($field),* })
@@ -172,13 +92,17 @@ macro_rules! arguments {
         }
 
         impl<In, Out> $crate::arguments::Arguments<In, Out> for $name<In, Out> {
-            const INFO: &'static [$crate::arguments::ArgumentInfo] = &[
-                $( $crate::arguments::ArgumentInfo {
-                    name: stringify!($field),
-                    role: $crate::arguments::arguments!(@role $role),
-                    optional: $crate::arguments::arguments!(@optional $role),
-                    element: $crate::arguments::arguments!(@element $($element)?),
-                    description: concat!($($doc),+).trim_ascii(),
+            const FIELDS: &'static [&'static [$crate::arguments::ArgumentInfo]] = &[
+                $( {
+                    const FIELD: $crate::arguments::ArgumentInfo = $crate::arguments::ArgumentInfo {
+                        name: stringify!($field),
+                        pattern: $crate::arguments::arguments!(@pattern $field $($prefix $suffix)?),
+                        role: $crate::arguments::arguments!(@role $role),
+                        optional: $crate::arguments::arguments!(@optional $role),
+                        element: $crate::arguments::arguments!(@element $($element)?),
+                        description: concat!($($doc),+).trim_ascii(),
+                    };
+                    $crate::arguments::arguments!(@field FIELD $($prefix $suffix)?)
                 }, )*
             ];
 
@@ -192,9 +116,9 @@ macro_rules! arguments {
                     &'static $crate::arguments::ArgumentInfo,
                 ) -> Result<Option<Out>, $crate::Error>,
             ) -> Result<Self, $crate::Error> {
-                let mut infos = <Self as $crate::arguments::Arguments<In, Out>>::INFO.iter();
+                let mut fields = <Self as $crate::arguments::Arguments<In, Out>>::FIELDS.iter();
                 $( let $field = {
-                    let info = infos.next().expect("one entry for each field");
+                    let info = *fields.next().expect("one entry for each field");
                     $crate::arguments::arguments!(@collect $role op info input output)
                 }; )*
                 Ok($name { $($field),* })
@@ -206,9 +130,9 @@ macro_rules! arguments {
                 mut input: impl FnMut(&'static $crate::arguments::ArgumentInfo, In),
                 mut output: impl FnMut(&'static $crate::arguments::ArgumentInfo, Out),
             ) {
-                let mut infos = <Self as $crate::arguments::Arguments<In, Out>>::INFO.iter();
+                let mut fields = <Self as $crate::arguments::Arguments<In, Out>>::FIELDS.iter();
                 $(
-                    let info = infos.next().expect("one entry for each field");
+                    let info = *fields.next().expect("one entry for each field");
                     $crate::arguments::arguments!(@visit $role info self.$field, input output);
                 )*
             }
@@ -217,11 +141,13 @@ macro_rules! arguments {
 
     (@type input $In:ident $Out:ident) => { $In };
     (@type optional_input $In:ident $Out:ident) => { Option<$In> };
+    (@type repeated_input $In:ident $Out:ident) => { $crate::arguments::Repeated<$In> };
     (@type output $In:ident $Out:ident) => { $Out };
     (@type optional_output $In:ident $Out:ident) => { Option<$Out> };
 
     (@role input) => { $crate::arguments::Role::Input };
     (@role optional_input) => { $crate::arguments::Role::Input };
+    (@role repeated_input) => { $crate::arguments::Role::Input };
     (@role output) => { $crate::arguments::Role::Output };
     (@role optional_output) => { $crate::arguments::Role::Output };
     (@role update) => { $crate::arguments::Role::Update };
@@ -232,54 +158,85 @@ macro_rules! arguments {
     (@element integer) => { $crate::arguments::ElementKind::Integer };
     (@element mask) => { $crate::arguments::ElementKind::Mask };
 
+    (@pattern $field:ident) => { stringify!($field) };
+    (@pattern $field:ident $prefix:literal $suffix:literal) => { concat!($prefix, "{k}", $suffix) };
+
+    (@field $info:ident) => { &[$info] };
+    (@field $info:ident $prefix:literal $suffix:literal) => {
+        $crate::arguments::arguments!(@numbered $info $prefix $suffix [0 1 2 3 4 5 6 7])
+    };
+    (@numbered $info:ident $prefix:literal $suffix:literal [$($number:literal)*]) => {
+        &[$( $crate::arguments::ArgumentInfo { name: concat!($prefix, $number, $suffix), ..$info } ),*]
+    };
+
     (@optional input) => { false };
     (@optional optional_input) => { true };
+    (@optional repeated_input) => { true };
     (@optional output) => { false };
     (@optional optional_output) => { true };
 
     (@layout input $value:expr) => { $value.layout() };
     (@layout output $value:expr) => { $value.layout() };
     (@layout optional_input $value:expr) => { $value.as_ref().map(|tensor| tensor.layout()) };
+    (@layout repeated_input $value:expr) => { $value.as_ref().map(|tensor| tensor.layout()) };
     (@layout optional_output $value:expr) => { $value.as_ref().map(|tensor| tensor.layout()) };
 
     (@value input $value:expr) => { $value };
     (@value optional_input $value:expr) => { $value };
+    (@value repeated_input $value:expr) => { $value };
     (@value output $value:expr) => { $value.layout() };
     (@value optional_output $value:expr) => { $value.as_ref().map(|tensor| tensor.layout()) };
 
     (@collect input $op:ident $info:ident $input:ident $output:ident) => {
-        $crate::arguments::require($op, $info, $input($info)?)?
+        $crate::arguments::require($op, &$info[0], $input(&$info[0])?)?
     };
-    (@collect optional_input $op:ident $info:ident $input:ident $output:ident) => { $input($info)? };
+    (@collect optional_input $op:ident $info:ident $input:ident $output:ident) => { $input(&$info[0])? };
+    (@collect repeated_input $op:ident $info:ident $input:ident $output:ident) => {
+        $crate::arguments::Repeated::collect($info, &mut $input)?
+    };
     (@collect output $op:ident $info:ident $input:ident $output:ident) => {
-        $crate::arguments::require($op, $info, $output($info)?)?
+        $crate::arguments::require($op, &$info[0], $output(&$info[0])?)?
     };
-    (@collect optional_output $op:ident $info:ident $input:ident $output:ident) => { $output($info)? };
+    (@collect optional_output $op:ident $info:ident $input:ident $output:ident) => { $output(&$info[0])? };
 
-    (@visit input $info:ident $value:expr, $input:ident $output:ident) => { $input($info, $value) };
-    (@visit output $info:ident $value:expr, $input:ident $output:ident) => { $output($info, $value) };
+    (@visit input $info:ident $value:expr, $input:ident $output:ident) => { $input(&$info[0], $value) };
+    (@visit output $info:ident $value:expr, $input:ident $output:ident) => { $output(&$info[0], $value) };
     (@visit optional_input $info:ident $value:expr, $input:ident $output:ident) => {
         if let Some(tensor) = $value {
-            $input($info, tensor);
+            $input(&$info[0], tensor);
         }
+    };
+    (@visit repeated_input $info:ident $value:expr, $input:ident $output:ident) => {
+        $value.visit($info, &mut $input);
     };
     (@visit optional_output $info:ident $value:expr, $input:ident $output:ident) => {
         if let Some(tensor) = $value {
-            $output($info, tensor);
+            $output(&$info[0], tensor);
         }
     };
 
-    (@map input $info:ident $value:expr, $input:ident $output:ident) => { $input($info, $value)? };
-    (@map output $info:ident $value:expr, $input:ident $output:ident) => { $output($info, $value)? };
+    (@map input $info:ident $value:expr, $input:ident $output:ident) => { $input(&$info[0], $value)? };
+    (@map output $info:ident $value:expr, $input:ident $output:ident) => { $output(&$info[0], $value)? };
     (@map optional_input $info:ident $value:expr, $input:ident $output:ident) => {
-        $value.map(|tensor| $input($info, tensor)).transpose()?
+        $value.map(|tensor| $input(&$info[0], tensor)).transpose()?
+    };
+    (@map repeated_input $info:ident $value:expr, $input:ident $output:ident) => {
+        $value.try_map($info, &mut $input)?
     };
     (@map optional_output $info:ident $value:expr, $input:ident $output:ident) => {
-        $value.map(|tensor| $output($info, tensor)).transpose()?
+        $value.map(|tensor| $output(&$info[0], tensor)).transpose()?
     };
 
     (@setter input $field:ident $In:ident $Out:ident [$($doc:literal)+]) => {};
     (@setter output $field:ident $In:ident $Out:ident [$($doc:literal)+]) => {};
+    (@setter repeated_input $field:ident $In:ident $Out:ident [$($doc:literal)+]) => {
+        $(#[doc = $doc])+
+        #[must_use]
+        pub fn $field(mut self, tensors: $crate::arguments::Repeated<$In>) -> Self {
+            self.$field = tensors;
+            self
+        }
+    };
     (@setter optional_input $field:ident $In:ident $Out:ident [$($doc:literal)+]) => {
         $(#[doc = $doc])+
         #[must_use]
@@ -328,6 +285,11 @@ macro_rules! arguments {
     (@new $name:ident [$($p:tt)*] [$($b:tt)*] optional_input $field:ident, $($rest:tt)*) => {
         $crate::arguments::arguments!(@new $name [$($p)*] [$($b)* $field: None,] $($rest)*);
     };
+    (@new $name:ident [$($p:tt)*] [$($b:tt)*] repeated_input $field:ident, $($rest:tt)*) => {
+        $crate::arguments::arguments!(
+            @new $name [$($p)*] [$($b)* $field: $crate::arguments::Repeated::none(),] $($rest)*
+        );
+    };
     (@new $name:ident [$($p:tt)*] [$($b:tt)*] optional_output $field:ident, $($rest:tt)*) => {
         $crate::arguments::arguments!(@new $name [$($p)*] [$($b)* $field: None,] $($rest)*);
     };
@@ -336,8 +298,9 @@ pub(crate) use arguments;
 
 #[cfg(test)]
 mod tests {
-    use super::{Arguments, ElementKind, Role};
+    use crate::arguments::{Arguments, ElementKind, MAX_REPEATED, Repeated, Role};
     use crate::dtype::DType;
+    use crate::error::Problem;
     use crate::layout::Layout;
 
     arguments! {
@@ -355,6 +318,8 @@ mod tests {
             update state,
             /// Likewise.
             optional_update rest: integer,
+            /// One a layer.
+            repeated_input weights as "layer" ".weight",
         }
     }
 
@@ -390,10 +355,47 @@ mod tests {
             ("mask", ElementKind::Mask),
             ("state", ElementKind::Float),
             ("rest", ElementKind::Integer),
+            ("layer0.weight", ElementKind::Float),
         ];
-        assert_eq!(kinds, expected);
-        let roles = <Kinds<(), ()> as Arguments<(), ()>>::INFO.iter().map(|info| info.role);
-        let given: Vec<bool> = roles.map(Role::is_given).collect();
-        assert_eq!(given, [true, true, true, false, true, true]);
+        assert_eq!(kinds[..7], expected);
+        let infos = <Kinds<(), ()> as Arguments<(), ()>>::INFO.iter();
+        let given: Vec<bool> = infos.map(|info| info.role.is_given()).take(7).collect();
+        assert_eq!(given, [true, true, true, false, true, true, true]);
+    }
+
+    #[test]
+    fn repeated_tensors_have_a_name_each_and_keep_their_place() {
+        let infos = <Kinds<(), ()> as Arguments<(), ()>>::INFO;
+        assert_eq!(infos.len(), 6 + MAX_REPEATED);
+        assert_eq!((infos[13].name, infos[13].pattern), ("layer7.weight", "layer{k}.weight"));
+        assert_eq!((infos[13].role, infos[13].optional), (Role::Input, true));
+        let layout = |length| Layout::contiguous(DType::F32, &[length]).unwrap();
+        let input = |info: &crate::arguments::ArgumentInfo| match info.name {
+            "layer0.weight" => Ok(Some(layout(10))),
+            "layer2.weight" => Ok(Some(layout(12))),
+            name if name.starts_with("layer") => Ok(None),
+            _ => Ok(Some(layout(1))),
+        };
+        let kinds = Kinds::collect("op", input, |_| Ok(Some(layout(2)))).unwrap();
+        let lengths: Vec<_> =
+            kinds.layouts().weights.iter().map(|layout| layout.map(Layout::elements)).collect();
+        assert_eq!(lengths[..4], [Some(10), None, Some(12), None]);
+        let mut seen = Vec::new();
+        let named = kinds.try_map(|info, _| Ok(info.name), |info, _| Ok(info.name)).unwrap();
+        named.visit(|info, name| seen.push((info.name, name)), |_, _| {});
+        assert!(seen.iter().all(|(name, mapped)| name == mapped), "{seen:?}");
+        assert_eq!(
+            seen[3..],
+            [("layer0.weight", "layer0.weight"), ("layer2.weight", "layer2.weight")]
+        );
+    }
+
+    #[test]
+    fn more_layers_than_there_is_room_for_are_an_error() {
+        assert_eq!(Repeated::from([1, 2]).get(1), Some(&2));
+        let repeated = Repeated::try_new("op", "weights", 0..MAX_REPEATED).unwrap();
+        assert_eq!(repeated.get(MAX_REPEATED - 1), Some(&(MAX_REPEATED - 1)));
+        let error = Repeated::try_new("op", "weights", 0..=MAX_REPEATED).unwrap_err();
+        assert_eq!(error.problem(), Some(Problem::Size));
     }
 }

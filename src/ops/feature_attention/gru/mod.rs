@@ -1,0 +1,128 @@
+//! What operations share that run bidirectional GRUs: weights of layers, and the recurrence.
+
+pub(crate) mod reference;
+
+use crate::arguments::{ArgumentInfo, MAX_REPEATED, Repeated};
+use crate::dtype::DType;
+use crate::error::{Error, Problem};
+use crate::layout::Layout;
+use crate::validate::Validator;
+
+/// One direction of a layer: `[3h, in]`, `[3h, h]`, `[3h]`, `[3h]`, gates in the order r, z, n.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GruDirection<T> {
+    pub weight_ih: T,
+    pub weight_hh: T,
+    pub bias_ih: Option<T>,
+    pub bias_hh: Option<T>,
+}
+
+/// Both directions of a layer, forward and reverse.
+pub(crate) type GruLayer<T> = [GruDirection<T>; 2];
+
+/// The weights of all layers, as the argument structs hold them.
+pub(crate) struct GruTensors<T> {
+    /// Forward, reverse: `weight_ih`, `weight_hh`, `bias_ih`, `bias_hh`.
+    pub directions: [[Repeated<T>; 4]; 2],
+}
+
+/// The weights in the fields of an argument struct: `gru_tensors!(args)` takes copies, `gru_tensors!(args, as_ref)`
+/// references.
+macro_rules! gru_tensors {
+    ($args:ident $(, $as_ref:ident)?) => {
+        $crate::ops::feature_attention::gru::GruTensors {
+            directions: [
+                [
+                    $args.weight_ih$(.$as_ref())?,
+                    $args.weight_hh$(.$as_ref())?,
+                    $args.bias_ih$(.$as_ref())?,
+                    $args.bias_hh$(.$as_ref())?,
+                ],
+                [
+                    $args.weight_ih_reverse$(.$as_ref())?,
+                    $args.weight_hh_reverse$(.$as_ref())?,
+                    $args.bias_ih_reverse$(.$as_ref())?,
+                    $args.bias_hh_reverse$(.$as_ref())?,
+                ],
+            ],
+        }
+    };
+}
+pub(crate) use gru_tensors;
+
+impl<T: Copy> GruTensors<T> {
+    /// The weights of a layer that validation has shown to be there.
+    pub fn layer(&self, layer: usize) -> GruLayer<T> {
+        self.directions.each_ref().map(|[weight_ih, weight_hh, bias_ih, bias_hh]| {
+            let required = |weights: &Repeated<T>| {
+                *weights.get(layer).expect("validated: as many layers as the descriptor has")
+            };
+            GruDirection {
+                weight_ih: required(weight_ih),
+                weight_hh: required(weight_hh),
+                bias_ih: bias_ih.get(layer).copied(),
+                bias_hh: bias_hh.get(layer).copied(),
+            }
+        })
+    }
+}
+
+/// What the weights of GRU layers must be.
+pub(crate) struct GruShape {
+    pub layers: usize,
+    /// Features that the first layer reads, and that the others do.
+    pub inputs: [usize; 2],
+    pub hidden: usize,
+    pub dtype: DType,
+}
+
+impl GruTensors<Layout> {
+    /// `fields` are those of the eight repeated tensors, in order.
+    pub fn validate(
+        &self,
+        check: &Validator,
+        fields: &[&'static [ArgumentInfo]],
+        shape: &GruShape,
+    ) -> Result<(), Error> {
+        for (direction, tensors) in self.directions.iter().enumerate() {
+            for (place, tensors) in tensors.iter().enumerate() {
+                let field = fields[4 * direction + place];
+                for layer in 0..MAX_REPEATED {
+                    let wanted = layer < shape.layers;
+                    let is_bias = place >= 2;
+                    let layout = tensors.get(layer).copied();
+                    let name = field[layer].name;
+                    if !(wanted && is_bias) {
+                        let remedy = if direction == 1 && wanted { REVERSE } else { LAYERS };
+                        check.presence(name, layout.is_some(), wanted, remedy)?;
+                    }
+                    let columns = match place {
+                        0 => shape.inputs[usize::from(layer > 0)],
+                        _ => shape.hidden,
+                    };
+                    let rows = 3 * shape.hidden;
+                    let dimensions = if is_bias { &[rows][..] } else { &[rows, columns] };
+                    check.optional_tensor(name, &layout, shape.dtype, dimensions, GATES)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// That three gates of `hidden` rows stay within what kernels can index.
+pub(crate) fn validate_hidden(op: &'static str, hidden: usize) -> Result<(), Error> {
+    Validator::new(op).dimension("hidden", hidden, 1)?;
+    if hidden <= MAX_HIDDEN {
+        return Ok(());
+    }
+    let expected = format!("at most {MAX_HIDDEN}");
+    Err(Error::argument(op, "hidden", Problem::Size, expected, hidden, ""))
+}
+
+/// Both directions' gates in 31 bits.
+const MAX_HIDDEN: usize = i32::MAX as usize / 6;
+
+const GATES: &str = "three gates of `hidden` rows in the order r, z, n, as torch.nn.GRU has them";
+const REVERSE: &str = "every layer runs in both directions and needs the weights of both";
+const LAYERS: &str = "one for each layer";
