@@ -11,7 +11,9 @@
 //! AArch64): products of denormals can be a hundred times as slow. Denormal f16 numbers are exact; the
 //! threads' own settings are restored before the call returns.
 
+pub(crate) mod activation;
 mod denormals;
+pub(crate) mod float_blocks;
 pub(crate) mod float_rows;
 pub(crate) mod instructions;
 pub(crate) mod parallel;

@@ -10,9 +10,12 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 /// The tolerance of any inputs, or `None` for operations of other families.
-pub(super) fn tolerance(op: &str, inputs: &NamedLayouts) -> Option<Tolerance> {
+pub(super) fn tolerance(op: &str, outputs: &NamedLayouts) -> Option<Tolerance> {
     match op {
-        "bigru" => inputs.get("x").map(|x| bigru::tolerance(x.dtype())),
+        "bigru" => {
+            let out = outputs.get("out")?;
+            Some(bigru::tolerance(out.dtype()))
+        }
         _ => None,
     }
 }

@@ -47,9 +47,10 @@ arguments! {
         optional_input h0,
         /// `[B]`: how many tokens of each text are valid; all unless given.
         optional_input lengths: integer,
-        /// `[B, L, 2h]`: the last layer's states, forward, then reverse; 0 behind a text's end.
+        /// `[B, L, 2h]`, f32, f16 or bf16: the last layer's states, forward, then reverse; 0 behind a text's end.
         output out,
-        /// `[2 * layers, B, h]`: the state at each text's last token, for a reverse direction at its first.
+        /// `[2 * layers, B, h]`, f32, f16 or bf16: the state at each text's last token, for a reverse direction at its
+        /// first.
         optional_output h_n,
     }
 }
@@ -68,7 +69,7 @@ arguments! {
 ///
 /// ```
 /// use siluette::arguments::Repeated;
-/// use siluette::{BiGru, BiGruArgs, Cpu, DType, TensorMut, TensorRef};
+/// use siluette::{BiGru, BiGruArgs, Cpu, DType, TensorMut, TensorRef, Workspace};
 /// let op = BiGru::new(2, 1, 1, DType::F32)?;
 /// let (x, mut out) = ([1.0f32, -1.0, 0.5, 0.5], [9.0f32; 4]);
 /// let (weight_ih, weight_hh) = ([0.5f32, 0.0, 0.0, 0.5, 1.0, 1.0], [0.1f32, 0.2, 0.3]);
@@ -80,7 +81,7 @@ arguments! {
 ///     .weight_ih_reverse(weight_ih)
 ///     .weight_hh_reverse(weight_hh)
 ///     .lengths(TensorRef::new(&[1], &[1])?);
-/// Cpu::new().bigru(&op, args)?;
+/// Cpu::new().bigru(&op, args, &mut Workspace::default())?;
 /// assert_eq!(out, [0.0; 4]);
 /// # Ok::<(), siluette::Error>(())
 /// ```

@@ -12,7 +12,7 @@ use crate::layout::Layout;
 use crate::operation::{Cost, NamedLayouts, Operation};
 use crate::ops::feature_attention::gru::{GruShape, gru_tensors};
 use crate::ops::feature_attention::lengths;
-use crate::ops::silu_mlp::mlp::config::input;
+use crate::ops::silu_mlp::mlp::config::{OUT_DTYPE, input, out_dtype};
 use crate::ops::traffic::traffic;
 use crate::parameters::{ParameterInfo, Parameters};
 use crate::tensor::{TensorMut, TensorRef};
@@ -23,7 +23,7 @@ impl Operation for BiGru {
     const FAMILY: &'static str = "feature_attention";
     const SUMMARY: &'static str =
         "h' = (1 - z) n + z h, n = tanh(Win x + bin + r (Whn h + bhn)), in both directions";
-    const PARAMETERS: &'static [ParameterInfo] = &[];
+    const PARAMETERS: &'static [ParameterInfo] = &[OUT_DTYPE];
 
     type Args<In, Out> = BiGruArgs<In, Out>;
 
@@ -42,10 +42,11 @@ impl Operation for BiGru {
     fn outputs(
         &self,
         inputs: &NamedLayouts,
-        _parameters: &Parameters,
+        parameters: &Parameters,
     ) -> Result<NamedLayouts, Error> {
         let [batch, length] = self.extent(&input(Self::NAME, inputs, "x")?)?;
-        let layout = |shape: &[usize]| Layout::contiguous(self.dtype, shape);
+        let dtype = out_dtype(Self::NAME, parameters)?.unwrap_or(self.dtype);
+        let layout = |shape: &[usize]| Layout::contiguous(dtype, shape);
         Ok([
             ("out".to_owned(), layout(&[batch, length, 2 * self.hidden])?),
             ("h_n".to_owned(), layout(&[2 * self.layers, batch, self.hidden])?),
@@ -70,8 +71,11 @@ impl Operation for BiGru {
         let states = [2 * self.layers, batch, self.hidden];
         check.optional_tensor("h0", &args.h0, self.dtype, &states, STATES)?;
         let outputs = [batch, length, 2 * self.hidden];
-        check.tensor("out", &args.out, self.dtype, &outputs, "states of both directions")?;
-        check.optional_tensor("h_n", &args.h_n, self.dtype, &states, STATES)
+        check.float("out", args.out.dtype())?;
+        check.tensor("out", &args.out, args.out.dtype(), &outputs, "states of both directions")?;
+        let Some(last) = args.h_n else { return Ok(()) };
+        check.float("h_n", last.dtype())?;
+        check.tensor("h_n", &last, last.dtype(), &states, STATES)
     }
 
     fn validate_values(&self, args: &BiGruArgs<TensorRef<'_>, Layout>) -> Result<(), Error> {
@@ -109,9 +113,9 @@ impl Operation for BiGru {
         &self,
         cpu: &Cpu,
         args: BiGruArgs<TensorRef<'_>, TensorMut<'_>>,
-        _workspace: &mut Workspace,
+        workspace: &mut Workspace,
     ) -> Result<(), Error> {
-        cpu.bigru(self, args)
+        cpu.bigru(self, args, workspace)
     }
 
     #[cfg(feature = "wgpu")]

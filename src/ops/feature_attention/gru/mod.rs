@@ -1,5 +1,6 @@
 //! What operations share that run bidirectional GRUs: weights of layers, and the recurrence.
 
+pub(crate) mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
 pub(crate) mod reference;
