@@ -9,7 +9,7 @@ use siluette::conformance::{Case, Purpose, cases_for};
 use siluette::cudarc::driver::sys::{CUgraphInstantiate_flags as GraphFlags, CUstreamCaptureMode};
 use siluette::cudarc::driver::{CudaSlice, CudaStream, DevicePtr};
 use siluette::{
-    CommitCache, CompactMask, CompactRows, CompactWeight, CoupledNeurons, Cuda, CudaTensor,
+    BiGru, CommitCache, CompactMask, CompactRows, CompactWeight, CoupledNeurons, Cuda, CudaTensor,
     CudaTensorMut, CudaWorkspace, Error, ExitGate, ExitHead, ExitHeadStates, GatedMlp, GatherNorm,
     HasLayout, InvertIndices, Layout, MaskedGatedMlp, MergeExitStates, NamedLayouts, Operation,
     PrunedGatedMlp, PrunedLinear, ScatterAdd, ScatterNormGather, ScatterRows, SelectTop, SiluMlp,
@@ -196,5 +196,6 @@ fn every_operation_can_be_captured() {
         CompactRows,
         ScatterRows,
         CommitCache,
+        BiGru,
     );
 }

@@ -17,10 +17,11 @@ const TABLE_VERSION: (u32, u32) = (12, 6);
 /// The same compiler gives the same kernel up to 6 registers more in one run of 20.
 const REGISTERS_BY_CHANCE: u32 = 8;
 /// One a family.
-const READMES: [&str; 3] = [
+const READMES: [&str; 4] = [
     include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/kernels/silu_mlp/README.md")),
     include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/kernels/prune_gather/README.md")),
     include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/kernels/early_exit/README.md")),
+    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/kernels/feature_attention/README.md")),
 ];
 
 #[test]
