@@ -86,7 +86,11 @@ pub use ops::early_exit::{
     SequenceProgress, SpeculationSettings, SpeculationStatistics, VerifyGreedy, VerifyGreedyArgs,
     VerifySampled, VerifySampledArgs, VerifyTree, VerifyTreeArgs,
 };
-pub use ops::feature_attention::{BiGru, BiGruArgs};
+#[cfg(feature = "safetensors")]
+pub use ops::feature_attention::FeatureAttentionWeights;
+pub use ops::feature_attention::{
+    BatchNorm, BiGru, BiGruArgs, FeatureAttention, FeatureAttentionArgs,
+};
 #[cfg(feature = "cuda")]
 pub use ops::prune_gather::CudaIndexSet;
 #[cfg(feature = "wgpu")]

@@ -9,7 +9,7 @@ use crate::ops::early_exit::{
     CommitCache, CompactRows, ExitGate, ExitHead, ExitHeadStates, MergeExitStates, ScatterRows,
     VerifyGreedy, VerifySampled, VerifyTree,
 };
-use crate::ops::feature_attention::BiGru;
+use crate::ops::feature_attention::{BiGru, FeatureAttention};
 use crate::ops::prune_gather::{
     CompactMask, CompactWeight, CoupledNeurons, GatherNorm, InvertIndices, MaskedGatedMlp,
     PrunedGatedMlp, PrunedLinear, ScatterAdd, ScatterNormGather, SelectTop, SparseGatedMlp,
@@ -71,6 +71,7 @@ pub const OPERATIONS: &[OperationInfo] = &[
     info::<CompactRows>(),
     info::<ScatterRows>(),
     info::<CommitCache>(),
+    info::<FeatureAttention>(),
     info::<BiGru>(),
 ];
 

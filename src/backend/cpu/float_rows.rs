@@ -82,6 +82,29 @@ impl<'a> FloatRows<'a> {
     }
 }
 
+/// Matrices of a `[B, L, D]` tensor to read.
+#[derive(Clone, Copy)]
+pub(crate) struct FloatMatrices<'a> {
+    bytes: &'a [u8],
+    first: FloatRows<'a>,
+    stride: usize,
+}
+
+impl<'a> FloatMatrices<'a> {
+    /// `tensor` is floating-point and of rank 3, its inner stride 1.
+    pub fn new(tensor: TensorRef<'a>) -> FloatMatrices<'a> {
+        let stride = tensor.layout().strides()[0];
+        FloatMatrices { bytes: tensor.span_bytes(), first: FloatRows::new(tensor), stride }
+    }
+
+    /// One of the matrices.
+    pub fn matrix(&self, index: usize) -> FloatRows<'a> {
+        // Empty tensors have strides that lead nowhere.
+        let start = (index * self.stride * self.first.dtype.size()).min(self.bytes.len());
+        FloatRows { bytes: &self.bytes[start..], ..self.first }
+    }
+}
+
 /// A matrix that several threads write, each its own part.
 #[derive(Clone, Copy)]
 pub(crate) struct FloatRowsMut<'a> {
@@ -192,6 +215,31 @@ impl<'a> FloatRowsMut<'a> {
                 std::ptr::copy_nonoverlapping(lane.as_ptr(), to, size);
             }
         }
+    }
+}
+
+/// Matrices of a `[B, L, D]` tensor that several threads write, each its own part.
+#[derive(Clone, Copy)]
+pub(crate) struct FloatMatricesMut<'a> {
+    first: FloatRowsMut<'a>,
+    matrices: usize,
+    stride: usize,
+}
+
+impl<'a> FloatMatricesMut<'a> {
+    /// `tensor` is floating-point and of rank 3, its inner stride 1.
+    pub fn new(tensor: &'a mut TensorMut<'_>) -> FloatMatricesMut<'a> {
+        let layout = tensor.layout();
+        let first = FloatRowsMut { rows: layout.shape()[1], ..FloatRowsMut::new(tensor) };
+        FloatMatricesMut { first, matrices: layout.shape()[0], stride: layout.strides()[0] }
+    }
+
+    /// One of the matrices.
+    pub fn matrix(&self, index: usize) -> FloatRowsMut<'a> {
+        assert!(index < self.matrices, "outside the tensor");
+        // Inside the tensor, unless there is no row to look at.
+        let start = self.first.start.wrapping_add(index * self.stride * self.first.dtype.size());
+        FloatRowsMut { start, ..self.first }
     }
 }
 

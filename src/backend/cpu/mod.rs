@@ -13,7 +13,6 @@
 
 pub(crate) mod activation;
 mod denormals;
-pub(crate) mod float_blocks;
 pub(crate) mod float_rows;
 pub(crate) mod instructions;
 pub(crate) mod parallel;

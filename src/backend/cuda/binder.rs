@@ -65,12 +65,11 @@ impl Pointer<'_> {
 
 /// Whether every row of a tensor at this address starts on a multiple of [`VECTOR_BYTES`].
 pub(crate) fn is_vectorisable(address: CUdeviceptr, layout: &Layout) -> bool {
-    let rows_are_aligned = match layout.shape() {
-        [rows, _] if *rows > 1 => {
-            ((layout.row_stride() * layout.dtype().size()) as u64).is_multiple_of(VECTOR_BYTES)
-        }
-        _ => true,
-    };
+    let size = layout.dtype().size();
+    let outer = layout.shape().iter().zip(layout.strides()).rev().skip(1);
+    let mut strides = outer.filter(|&(&length, _)| length > 1).map(|(_, &stride)| stride);
+    let rows_are_aligned =
+        strides.all(|stride| (stride.wrapping_mul(size) as u64).is_multiple_of(VECTOR_BYTES));
     address.is_multiple_of(VECTOR_BYTES) && rows_are_aligned
 }
 
@@ -309,5 +308,10 @@ mod tests {
         assert!(!vectorisable(8, DType::F32, &[4, 4], 4));
         assert!(vectorisable(16, DType::F16, &[1, 3], 3), "there is no second row");
         assert!(vectorisable(16, DType::F16, &[3], 1), "nor has a vector one");
+        let of_three = |strides: &[usize]| {
+            is_vectorisable(16, &Layout::strided(DType::F32, &[2, 3, 4], strides).unwrap())
+        };
+        assert!(of_three(&[12, 4, 1]) && of_three(&[20, 4, 1]));
+        assert!(!of_three(&[13, 4, 1]) && !of_three(&[20, 5, 1]));
     }
 }

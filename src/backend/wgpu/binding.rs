@@ -84,10 +84,11 @@ impl<'a> Operand<'a> {
     pub fn is_vectorisable(&self) -> bool {
         let layout = self.tensor.layout;
         let size = layout.dtype().size() as u64;
-        let single_row = layout.elements() == layout.columns();
+        let outer = layout.shape().iter().zip(layout.strides()).rev().skip(1);
+        let mut strides = outer.filter(|&(&length, _)| length > 1).map(|(_, &stride)| stride);
         layout.columns().is_multiple_of(8)
             && self.tensor.offset.is_multiple_of(16)
-            && (single_row || (layout.row_stride() as u64 * size).is_multiple_of(16))
+            && strides.all(|stride| (stride as u64).wrapping_mul(size).is_multiple_of(16))
     }
 
     /// How many consecutive rows one binding can hold.

@@ -35,7 +35,7 @@ pub fn tolerance_for(
     silu_mlp::tolerance(op, inputs, outputs)
         .or_else(|| prune_gather::tolerance(op, inputs, outputs))
         .or_else(|| early_exit::tolerance(op, inputs))
-        .or_else(|| feature_attention::tolerance(op, outputs))
+        .or_else(|| feature_attention::tolerance(op, inputs, outputs))
         .ok_or_else(|| {
             let expected = "an operation with conformance cases";
             Error::argument("siluette", "op", Problem::Value, expected, format!("`{op}`"), "")

@@ -6,6 +6,7 @@
 //!
 //! | operation | equation |
 //! |---|---|
+//! | [`FeatureAttention`] | `x * sigmoid(W2 tanh(W1 mean(x) + b1) + b2)`: a weight for each feature of a text |
 //! | [`BiGru`] | a bidirectional GRU with PyTorch's gates, over texts of different lengths |
 //!
 //! # Padding
@@ -14,8 +15,17 @@
 //! looked at and comes out as 0: a padded batch gives, bit for bit, what its rows give alone, and more padding changes
 //! nothing. Reverse directions start at a text's last token. A text of length 0 gives zeros.
 
+pub mod batch_norm;
 pub mod bigru;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda_parameters;
+#[allow(clippy::module_inception, reason = "the family's first operation has its name")]
+pub mod feature_attention;
 pub(crate) mod gru;
 pub(crate) mod lengths;
 
+pub use batch_norm::BatchNorm;
 pub use bigru::{BiGru, BiGruArgs};
+#[cfg(feature = "safetensors")]
+pub use feature_attention::FeatureAttentionWeights;
+pub use feature_attention::{FeatureAttention, FeatureAttentionArgs};

@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "threads write disjoint parts of one buffer")]
 
 use super::{BiGru, BiGruArgs};
-use crate::backend::cpu::float_blocks::{FloatBlocks, FloatBlocksMut};
+use crate::backend::cpu::float_rows::{FloatMatrices, FloatMatricesMut, FloatRowsMut};
 use crate::backend::cpu::instructions::Vectors;
 use crate::backend::cpu::parallel::Shared;
 use crate::backend::cpu::pieces::ChunkWork;
@@ -56,12 +56,12 @@ fn bigru(
     let mut scratch = extent.scratch(|size| arena.take::<f32>(size));
 
     let weights = gru_tensors!(args);
-    let initial = args.h0.map(FloatBlocks::new);
-    let last = args.h_n.as_mut().map(FloatBlocksMut::new);
-    let out = FloatBlocksMut::new(&mut args.out);
+    let initial = args.h0.map(FloatMatrices::new);
+    let last = args.h_n.as_mut().map(FloatMatricesMut::new);
+    let out = FloatMatricesMut::new(&mut args.out);
     let edges = Edges {
         op,
-        x: FloatBlocks::new(args.x),
+        x: FloatMatrices::new(args.x),
         tokens: Shared::new(tokens),
         texts: texts.all(),
         longest,
@@ -81,9 +81,9 @@ fn bigru(
         if layer + 1 == op.layers {
             recur(cpu, &weights, &texts, states, Output::Texts(out), &mut scratch);
         } else {
-            let mut between = TensorMut::new(between, &[1, texts.tokens(), 2 * hidden])
+            let mut between = TensorMut::new(between, &[texts.tokens(), 2 * hidden])
                 .expect("as long as its shape, which is smaller than that of the output");
-            let output = Output::Tokens(FloatBlocksMut::new(&mut between));
+            let output = Output::Tokens(FloatRowsMut::new(&mut between));
             recur(cpu, &weights, &texts, states, output, &mut scratch);
         }
     }
@@ -94,13 +94,13 @@ fn bigru(
 #[derive(Clone, Copy)]
 struct Edges<'a> {
     op: &'a BiGru,
-    x: FloatBlocks<'a>,
+    x: FloatMatrices<'a>,
     tokens: Shared<'a, f32>,
     texts: &'a [Text],
     longest: usize,
-    out: FloatBlocksMut<'a>,
-    initial: Option<FloatBlocks<'a>>,
-    last: Option<FloatBlocksMut<'a>>,
+    out: FloatMatricesMut<'a>,
+    initial: Option<FloatMatrices<'a>>,
+    last: Option<FloatMatricesMut<'a>>,
 }
 
 impl ChunkWork for Edges<'_> {
@@ -110,27 +110,28 @@ impl ChunkWork for Edges<'_> {
         let range = text.first * input..(text.first + text.length) * input;
         // SAFETY: each text has its own tokens.
         let tokens = unsafe { self.tokens.slice(range) };
+        let (x, out) = (self.x.matrix(text.index), self.out.matrix(text.index));
         for (token, row) in tokens.chunks_exact_mut(input).enumerate() {
-            self.x.widen_row(v, text.index, token, row);
+            for (index, part) in row.chunks_mut(V::LANES).enumerate() {
+                v.store_slice(x.load(v, token, index * V::LANES), part);
+            }
         }
         for token in text.length..self.longest {
             for column in (0..2 * hidden).step_by(V::LANES) {
-                let at = [text.index, token, column];
                 // SAFETY: each text has its own rows; the recurrence starts behind this pass.
-                unsafe { self.out.store(v, v.splat(0.0), at, 2 * hidden - column) };
+                unsafe { out.store(v, v.splat(0.0), token, column, 2 * hidden - column) };
             }
         }
         let Some(last) = self.last.filter(|_| text.length == 0) else { return };
         for (direction, unit) in (0..2 * layers)
             .flat_map(|direction| (0..hidden).step_by(V::LANES).map(move |unit| (direction, unit)))
         {
-            let (at, count) = ([direction, text.index, unit], hidden - unit);
             let state = match self.initial {
-                Some(initial) => initial.load(v, at, count),
+                Some(initial) => initial.matrix(direction).load(v, text.index, unit),
                 None => v.splat(0.0),
             };
             // SAFETY: as above.
-            unsafe { last.store(v, state, at, count) };
+            unsafe { last.matrix(direction).store(v, state, text.index, unit, hidden - unit) };
         }
     }
 }

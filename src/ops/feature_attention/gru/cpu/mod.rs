@@ -15,7 +15,7 @@ pub(crate) use recurrence::Output;
 pub(crate) use texts::{Text, Texts};
 
 use super::{GruDirection, GruLayer};
-use crate::backend::cpu::float_blocks::{FloatBlocks, FloatBlocksMut};
+use crate::backend::cpu::float_rows::{FloatMatrices, FloatMatricesMut};
 use crate::backend::cpu::instructions::{VectorJob, Vectors};
 use crate::backend::cpu::parallel::Shared;
 use crate::backend::cpu::pieces::ChunkWork;
@@ -93,8 +93,8 @@ impl GruExtent {
 /// Where a layer's states begin and end, `[2 * layers, B, h]`, and which of them are its own.
 #[derive(Clone, Copy)]
 pub(crate) struct States<'a> {
-    pub initial: Option<FloatBlocks<'a>>,
-    pub last: Option<FloatBlocksMut<'a>>,
+    pub initial: Option<FloatMatrices<'a>>,
+    pub last: Option<FloatMatricesMut<'a>>,
     pub layer: usize,
 }
 

@@ -5,7 +5,7 @@ use super::panels::Groups;
 use super::texts::{Text, running};
 use super::tile::{Operands, Sums, Tile, accumulate, run_groups};
 use crate::backend::cpu::activation::{sigmoid, tanh};
-use crate::backend::cpu::float_blocks::{FloatBlocks, FloatBlocksMut};
+use crate::backend::cpu::float_rows::{FloatMatrices, FloatMatricesMut, FloatRowsMut};
 use crate::backend::cpu::instructions::Vectors;
 use crate::backend::cpu::parallel::{Shared, chunk};
 use crate::backend::cpu::pieces::ChunkWork;
@@ -21,9 +21,9 @@ const BLOCK_GROUPS: usize = 4;
 #[derive(Clone, Copy)]
 pub(crate) enum Output<'a> {
     /// `[B, L, 2h]`.
-    Texts(FloatBlocksMut<'a>),
-    /// `[1, tokens, 2h]`: the valid tokens of all texts.
-    Tokens(FloatBlocksMut<'a>),
+    Texts(FloatMatricesMut<'a>),
+    /// `[tokens, 2h]`: the valid tokens of all texts.
+    Tokens(FloatRowsMut<'a>),
 }
 
 #[derive(Clone, Copy)]
@@ -45,8 +45,8 @@ pub(super) struct Recurrence<'a> {
     pub states: Shared<'a, f32>,
     pub output: Output<'a>,
     /// Layer by layer forward, then reverse.
-    pub initial: Option<FloatBlocks<'a>>,
-    pub last: Option<FloatBlocksMut<'a>>,
+    pub initial: Option<FloatMatrices<'a>>,
+    pub last: Option<FloatMatricesMut<'a>>,
     pub layer: usize,
 }
 
@@ -71,9 +71,11 @@ impl Recurrence<'_> {
     fn start<V: Vectors>(&self, v: V, texts: &[Text], direction: usize, states: &mut [f32]) {
         for (text, state) in texts.iter().zip(states.chunks_exact_mut(self.groups.state())) {
             for (group, part) in state.chunks_exact_mut(V::LANES).enumerate() {
-                let at = [2 * self.layer + direction, text.index, group * V::LANES];
                 let start = match &self.initial {
-                    Some(initial) => initial.load(v, at, self.groups.units(group)),
+                    Some(initial) => {
+                        let initial = initial.matrix(2 * self.layer + direction);
+                        initial.load(v, text.index, group * V::LANES)
+                    }
                     None => v.splat(0.0),
                 };
                 v.store_slice(start, part);
@@ -85,11 +87,12 @@ impl Recurrence<'_> {
     #[inline(always)]
     fn finish<V: Vectors>(&self, v: V, texts: &[Text], direction: usize, states: &[f32]) {
         let Some(last) = &self.last else { return };
+        let last = last.matrix(2 * self.layer + direction);
         for (text, state) in texts.iter().zip(states.chunks_exact(self.groups.state())) {
             for (group, part) in state.chunks_exact(V::LANES).enumerate() {
-                let at = [2 * self.layer + direction, text.index, group * V::LANES];
+                let (column, units) = (group * V::LANES, self.groups.units(group));
                 // SAFETY: no other chunk has this text in this direction.
-                unsafe { last.store(v, v.load_slice(part), at, self.groups.units(group)) };
+                unsafe { last.store(v, v.load_slice(part), text.index, column, units) };
             }
         }
     }
@@ -112,20 +115,17 @@ impl Recurrence<'_> {
             before: before.as_ptr(),
             behind: behind.as_mut_ptr(),
             gates: [std::ptr::null(); MAX_ROWS],
-            places: [[0; 2]; MAX_ROWS],
-            output: match self.output {
-                Output::Texts(output) | Output::Tokens(output) => output,
-            },
+            output: [None; MAX_ROWS],
             first_column: direction * groups.hidden,
         };
         for (index, text) in texts.iter().enumerate() {
             let token = if direction == 0 { step } else { text.length - 1 - step };
             let at = (direction * self.tokens + text.first + token) * row;
             tile.gates[index] = self.gates[at..][..row].as_ptr();
-            tile.places[index] = match self.output {
-                Output::Texts(_) => [text.index, token],
-                Output::Tokens(_) => [0, text.first + token],
-            };
+            tile.output[index] = Some(match self.output {
+                Output::Texts(output) => (output.matrix(text.index), token),
+                Output::Tokens(output) => (output, text.first + token),
+            });
         }
         tile
     }
@@ -155,7 +155,7 @@ impl ChunkWork for Recurrence<'_> {
                         step,
                         [&mut before[part.clone()], &mut behind[part]],
                     );
-                    // SAFETY: both states hold these rows, and `tile` has found gates and places for each.
+                    // SAFETY: both states hold these rows, and `tile` has found gates and outputs for each.
                     unsafe { run_groups(v, &tile, texts.len(), block.clone()) };
                 }
             }
@@ -174,9 +174,8 @@ struct StateTile<'a> {
     behind: *mut f32,
     /// The input's share for each row.
     gates: [*const f32; MAX_ROWS],
-    /// Block and row of the output for each row.
-    places: [[usize; 2]; MAX_ROWS],
-    output: FloatBlocksMut<'a>,
+    /// Where each row's state goes.
+    output: [Option<(FloatRowsMut<'a>, usize)>; MAX_ROWS],
     first_column: usize,
 }
 
@@ -211,9 +210,10 @@ impl Tile for StateTile<'_> {
                     // (1 - z) n + z h
                     let state = v.mul_add(update, v.sub(before, new), new);
                     v.store_f32(state, self.behind.add(at));
-                    let [block, token] = self.places[row];
-                    let column = self.first_column + group * V::LANES;
-                    self.output.store(v, state, [block, token, column], groups.units(group));
+                    if let Some((output, token)) = self.output[row] {
+                        let column = self.first_column + group * V::LANES;
+                        output.store(v, state, token, column, groups.units(group));
+                    }
                 }
             }
         }
