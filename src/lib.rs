@@ -89,7 +89,8 @@ pub use ops::early_exit::{
 #[cfg(feature = "safetensors")]
 pub use ops::feature_attention::FeatureAttentionWeights;
 pub use ops::feature_attention::{
-    BatchNorm, BiGru, BiGruArgs, FeatureAttention, FeatureAttentionArgs,
+    BatchNorm, BiGru, BiGruArgs, FeatureAttention, FeatureAttentionArgs, Select,
+    SelectiveFeatureAttention, SelectiveFeatureAttentionArgs, StackMode,
 };
 #[cfg(feature = "cuda")]
 pub use ops::prune_gather::CudaIndexSet;

@@ -9,7 +9,7 @@ use crate::ops::early_exit::{
     CommitCache, CompactRows, ExitGate, ExitHead, ExitHeadStates, MergeExitStates, ScatterRows,
     VerifyGreedy, VerifySampled, VerifyTree,
 };
-use crate::ops::feature_attention::{BiGru, FeatureAttention};
+use crate::ops::feature_attention::{BiGru, FeatureAttention, SelectiveFeatureAttention};
 use crate::ops::prune_gather::{
     CompactMask, CompactWeight, CoupledNeurons, GatherNorm, InvertIndices, MaskedGatedMlp,
     PrunedGatedMlp, PrunedLinear, ScatterAdd, ScatterNormGather, SelectTop, SparseGatedMlp,
@@ -73,6 +73,7 @@ pub const OPERATIONS: &[OperationInfo] = &[
     info::<CommitCache>(),
     info::<FeatureAttention>(),
     info::<BiGru>(),
+    info::<SelectiveFeatureAttention>(),
 ];
 
 /// The operation of this name.

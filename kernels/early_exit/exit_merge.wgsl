@@ -1,21 +1,114 @@
-// merge_exit_states, statistics of a row from the states of all tiles:
+// merge_exit_states: up to six results of a row from the states of all tiles.
 //   m = max m1;   s = sum exp(m1 - m) s;   t = sum exp(m1 - m) (t + (m1 - m) s)
 //   log_sum_exp = m + ln s;   entropy = ln s - t / s
 //
 // state_values [tiles, M, 6 + k]  f32      state_tokens [tiles, M, 2 + k]  i32
-// token [M] i32, max_logit, second_logit, log_sum_exp, entropy [M] f32, each optional
+// out_0..5  results, by code: token, sampled_token [M], top_tokens [M, k] i32, the others [M], top_logits [M, k] f32
 //
 // launch  M; a workgroup owns a row
 // workgroup  THREADS invocations, each every THREADS-th tile
-// workgroup memory  THREADS * 24 bytes
-// Sums are in f32, by invocation and then over the invocations in order.
+// workgroup memory  THREADS * 32 bytes
+// With two inputs, six results are what every device can bind; of more, the next launch writes the rest.
+// Sums are in f32, by invocation and then over the invocations in order. The k best are found one after the other, each
+// the first behind the last in the total order on (value, -id): tiles' lists are sorted, so that an invocation looks at
+// few entries of each.
 
-#import early_exit/merge.wgsl
-@group(0) @binding(3) var<storage, read_write> token: array<i32>;
-@group(0) @binding(4) var<storage, read_write> max_logit: array<u32>;
-@group(0) @binding(5) var<storage, read_write> second_logit: array<u32>;
-@group(0) @binding(6) var<storage, read_write> log_sum_exp: array<u32>;
-@group(0) @binding(7) var<storage, read_write> entropy: array<u32>;
+override THREADS: u32 = 64u;
+
+const TOKEN: u32 = 1u;
+const MAX_LOGIT: u32 = 2u;
+const SECOND_LOGIT: u32 = 3u;
+const LOG_SUM_EXP: u32 = 4u;
+const ENTROPY: u32 = 5u;
+const GATHERED_LOGIT: u32 = 6u;
+const SAMPLED_TOKEN: u32 = 7u;
+const TOP_TOKENS: u32 = 8u;
+const TOP_LOGITS: u32 = 9u;
+
+struct Parameters {
+    output_rows: u32,
+    tiles: u32,
+    top_k: u32,
+    // Bits of the codes of what is wanted.
+    wanted: u32,
+    // First element and elements between rows and tiles, from the start of each binding.
+    values_start: u32,
+    values_row_stride: u32,
+    values_tile_stride: u32,
+    tokens_start: u32,
+    tokens_row_stride: u32,
+    tokens_tile_stride: u32,
+    // Codes, first elements and elements between rows of the results; code 0 is none.
+    out_0_code: u32,
+    out_0_start: u32,
+    out_0_stride: u32,
+    out_1_code: u32,
+    out_1_start: u32,
+    out_1_stride: u32,
+    out_2_code: u32,
+    out_2_start: u32,
+    out_2_stride: u32,
+    out_3_code: u32,
+    out_3_start: u32,
+    out_3_stride: u32,
+    out_4_code: u32,
+    out_4_start: u32,
+    out_4_stride: u32,
+    out_5_code: u32,
+    out_5_start: u32,
+    out_5_stride: u32,
+}
+
+@group(0) @binding(0) var<uniform> parameters: Parameters;
+@group(0) @binding(1) var<storage, read> state_values: array<u32>;
+@group(0) @binding(2) var<storage, read> state_tokens: array<i32>;
+@group(0) @binding(3) var<storage, read_write> out_0: array<u32>;
+@group(0) @binding(4) var<storage, read_write> out_1: array<u32>;
+@group(0) @binding(5) var<storage, read_write> out_2: array<u32>;
+@group(0) @binding(6) var<storage, read_write> out_3: array<u32>;
+@group(0) @binding(7) var<storage, read_write> out_4: array<u32>;
+@group(0) @binding(8) var<storage, read_write> out_5: array<u32>;
+#import shared/grid.wgsl
+#import early_exit/state.wgsl
+
+fn state_bits(row: u32, tile: u32, column: u32) -> u32 {
+    let at = row * parameters.values_row_stride + tile * parameters.values_tile_stride + column;
+    return state_values[parameters.values_start + at];
+}
+
+fn state_value(row: u32, tile: u32, column: u32) -> f32 {
+    return value_of(state_bits(row, tile, column));
+}
+
+fn state_token(row: u32, tile: u32, column: u32) -> i32 {
+    let at = row * parameters.tokens_row_stride + tile * parameters.tokens_tile_stride + column;
+    return state_tokens[parameters.tokens_start + at];
+}
+
+fn is_wanted(code: u32) -> bool {
+    return (parameters.wanted & (1u << code)) != 0u;
+}
+
+fn put(code: u32, row: u32, column: u32, bits: u32) {
+    if (parameters.out_0_code == code) {
+        out_0[parameters.out_0_start + row * parameters.out_0_stride + column] = bits;
+    }
+    if (parameters.out_1_code == code) {
+        out_1[parameters.out_1_start + row * parameters.out_1_stride + column] = bits;
+    }
+    if (parameters.out_2_code == code) {
+        out_2[parameters.out_2_start + row * parameters.out_2_stride + column] = bits;
+    }
+    if (parameters.out_3_code == code) {
+        out_3[parameters.out_3_start + row * parameters.out_3_stride + column] = bits;
+    }
+    if (parameters.out_4_code == code) {
+        out_4[parameters.out_4_start + row * parameters.out_4_stride + column] = bits;
+    }
+    if (parameters.out_5_code == code) {
+        out_5[parameters.out_5_start + row * parameters.out_5_stride + column] = bits;
+    }
+}
 
 struct Chosen {
     best: Best,
@@ -26,6 +119,7 @@ struct Chosen {
 
 var<workgroup> chosen: array<Chosen, THREADS>;
 var<workgroup> sums: array<vec2<f32>, THREADS>;
+var<workgroup> candidates: array<Best, THREADS>;
 
 fn take(all: Chosen, largest: f32, id: i32, second: f32) -> Chosen {
     let next = max(all.second, max(second, min(all.best.value, largest)));
@@ -63,7 +157,7 @@ fn add_up(row: u32, thread: u32, largest: f32) -> vec2<f32> {
     return vec2(sum, weighted);
 }
 
-fn write(row: u32, all: Chosen) {
+fn put_statistics(row: u32, all: Chosen) {
     var sum = vec2(0.0);
     for (var i = 0u; i < THREADS; i++) {
         sum += sums[i];
@@ -83,21 +177,61 @@ fn write(row: u32, all: Chosen) {
             bitcast<u32>(logarithm - sum.y / sum.x),
         );
     }
-    if (is_wanted(0u)) {
-        token[parameters.out_0_start + row] = best.id;
+    put(TOKEN, row, 0u, bitcast<u32>(best.id));
+    put(MAX_LOGIT, row, 0u, bits.x);
+    put(SECOND_LOGIT, row, 0u, bits.y);
+    put(LOG_SUM_EXP, row, 0u, bits.z);
+    put(ENTROPY, row, 0u, bits.w);
+}
+
+// The best of everybody's, for everybody.
+fn best_of_all(own: Best, thread: u32) -> Best {
+    candidates[thread] = own;
+    workgroupBarrier();
+    var best = candidates[0];
+    for (var i = 1u; i < THREADS; i++) {
+        best = better(best, candidates[i]);
     }
-    if (is_wanted(1u)) {
-        max_logit[parameters.out_1_start + row] = bits.x;
+    workgroupBarrier();
+    return best;
+}
+
+// The first of an invocation's listed logits behind `last`; of all of them if that is nobody's.
+fn next_listed(row: u32, thread: u32, last: Best) -> Best {
+    var next = Best(LOWEST, NOBODY);
+    for (var tile = thread; tile < parameters.tiles; tile += THREADS) {
+        for (var k = 0u; k < parameters.top_k; k++) {
+            let candidate = Best(
+                state_value(row, tile, VALUES + k),
+                state_token(row, tile, TOKENS + k),
+            );
+            if (candidate.id < 0 || is_before(next, candidate)) {
+                break;
+            }
+            if (last.id < 0 || is_before(last, candidate)) {
+                next = candidate;
+                break;
+            }
+        }
     }
-    if (is_wanted(2u)) {
-        second_logit[parameters.out_2_start + row] = bits.y;
+    return next;
+}
+
+fn sampled(row: u32, thread: u32) -> Best {
+    var best = Best(LOWEST, NOBODY);
+    for (var tile = thread; tile < parameters.tiles; tile += THREADS) {
+        let score = state_value(row, tile, VALUE_SCORE);
+        best = better(best, Best(score, state_token(row, tile, TOKEN_SAMPLED)));
     }
-    if (is_wanted(3u)) {
-        log_sum_exp[parameters.out_3_start + row] = bits.z;
+    return best;
+}
+
+fn gathered(row: u32, thread: u32) -> Best {
+    var best = Best(LOWEST, NOBODY);
+    for (var tile = thread; tile < parameters.tiles; tile += THREADS) {
+        best = better(best, Best(state_value(row, tile, VALUE_GATHERED), 0));
     }
-    if (is_wanted(4u)) {
-        entropy[parameters.out_4_start + row] = bits.w;
-    }
+    return best;
 }
 
 @compute @workgroup_size(THREADS)
@@ -118,9 +252,39 @@ fn exit_merge(
         all = take(all, other.best.value, other.best.id, other.second);
         all.fails = max(all.fails, other.fails);
     }
-    sums[thread] = add_up(row, thread, all.best.value);
-    workgroupBarrier();
+    // Whole branches are skipped by everybody: what is wanted is the same for all.
+    if (is_wanted(LOG_SUM_EXP) || is_wanted(ENTROPY)) {
+        sums[thread] = add_up(row, thread, all.best.value);
+        workgroupBarrier();
+    }
     if (thread == 0u) {
-        write(row, all);
+        put_statistics(row, all);
+    }
+    let has_no_token = all.fails != 0u;
+    if (is_wanted(SAMPLED_TOKEN)) {
+        let drawn = best_of_all(sampled(row, thread), thread);
+        if (thread == 0u) {
+            put(SAMPLED_TOKEN, row, 0u, bitcast<u32>(select(drawn.id, NOBODY, has_no_token)));
+        }
+    }
+    if (is_wanted(GATHERED_LOGIT)) {
+        let logit = best_of_all(gathered(row, thread), thread);
+        if (thread == 0u) {
+            put(GATHERED_LOGIT, row, 0u, select(value_bits(logit.value), NOT_A_NUMBER, has_no_token));
+        }
+    }
+    var last = Best(LOWEST, NOBODY);
+    var is_over = has_no_token;
+    for (var k = 0u; k < parameters.top_k; k++) {
+        var next = Best(LOWEST, NOBODY);
+        if (!is_over) {
+            next = next_listed(row, thread, last);
+        }
+        last = best_of_all(next, thread);
+        is_over = is_over || last.id < 0;
+        if (thread == 0u) {
+            put(TOP_TOKENS, row, k, bitcast<u32>(last.id));
+            put(TOP_LOGITS, row, k, select(value_bits(last.value), NOT_A_NUMBER, has_no_token));
+        }
     }
 }

@@ -1,7 +1,8 @@
 // feature_attention:  out[b,t,:] = x[b,t,:] * e[b,:]
 //     s = mean of x[b,t,:] over t < length      a = tanh(W1 s + b1)      e = sigmoid(W2 a + b2)
 //
-// x, out  [B, L, D]  activation dtype A, any strides of texts and rows      lengths  [B]  int32_t or null
+// x    [B, L, D]  activation dtype A      out  [B, L, D]  f32, f16 or bf16      any strides of texts and rows
+// lengths  [B]  int32_t or null
 // w1  [d, D]   w2  [D, d]   b1  [d] or null   b2  [D] or null                weight dtype W
 //
 // grid  (B)   block 512 = 16 warps; a block owns a text: for a few long texts most of the device idles
@@ -12,7 +13,7 @@
 // squeeze  thread (group, chunk of 16 bytes) adds every groups-th token; the groups' sums are added in order
 // reduce   a warp a row of W1, a lane every 32nd chunk, then a fixed shuffle tree
 // excite   4 lanes a row of W2, a lane every 4th chunk, then a fixed shuffle tree
-// All of it in f32, in an order that depends on D, d and the text's length; one rounding to A. A length outside of
+// All of it in f32, in an order that depends on D, d and the text's length; one rounding to the output type. A length outside of
 // 0..L is clamped. Rows of `out` from the length on are 0; x is not read there.
 #include "activation.cuh"
 #include "params.cuh"
@@ -23,7 +24,7 @@ constexpr int FEATURE_ATTENTION_WARPS = FEATURE_ATTENTION_THREADS / 32;
 // Lanes that share a row of W2: 64 bytes of its usual 240 at a time.
 constexpr int EXCITE_LANES = 4;
 // Chunks that a thread has on their way before it adds the first.
-constexpr int SQUEEZE_DEPTH = 8;
+constexpr int SQUEEZE_DEPTH = 6;
 
 // The text's state: sums of `groups` groups of tokens, of which the first becomes s and then e; behind them a.
 struct TextState {
@@ -131,7 +132,7 @@ template <class A>
 __device__ __forceinline__ void scale_text(const FeatureAttentionParams& p, const A* x, int length,
                                            const TextState& state, int chunks) {
     constexpr int N = CHUNK<A>;
-    A* out = static_cast<A*>(p.out) + blockIdx.x * p.out_text_stride;
+    const int64_t out_text = blockIdx.x * p.out_text_stride;
     const int64_t items = int64_t(p.tokens) * chunks;
     for (int64_t item = threadIdx.x; item < items; item += FEATURE_ATTENTION_THREADS) {
         const int64_t token = item / chunks;
@@ -147,14 +148,14 @@ __device__ __forceinline__ void scale_text(const FeatureAttentionParams& p, cons
                 if (column + i < p.features) value[i] *= state.features[column + i];
             }
         }
-        A* row = out + token * p.out_row_stride + column;
+        const int64_t place = out_text + token * p.out_row_stride + column;
         if (p.out_vectorised && column + N <= p.features) {
-            store_floats_aligned<A, N>(row, value);
+            store_floats_aligned<A, N>(static_cast<A*>(p.out) + place, value);
             continue;
         }
 #pragma unroll
         for (int i = 0; i < N; ++i) {
-            if (column + i < p.features) row[i] = from_float<A>(value[i]);
+            if (column + i < p.features) store_as(p.out, place + i, p.out_dtype, value[i]);
         }
     }
 }
@@ -192,7 +193,7 @@ template <class A, class W> __device__ __forceinline__ void feature_attention(co
 }
 
 #define FEATURE_ATTENTION_KERNEL(NAME, A, W)                                                                          \
-    extern "C" __global__ void __launch_bounds__(FEATURE_ATTENTION_THREADS)                                           \
+    extern "C" __global__ void __launch_bounds__(FEATURE_ATTENTION_THREADS, 2)                                        \
         NAME(const __grid_constant__ FeatureAttentionParams p) {                                                      \
         feature_attention<A, W>(p);                                                                                   \
     }                                                                                                                 \

@@ -1,7 +1,7 @@
 // out[b,t,:] = x[b,t,:] * e[b,:]
 //     s = mean of x[b,t,:] over t < length      a = tanh(W1 s + b1)      e = sigmoid(W2 a + b2)
 //
-// x, out  [B, L, D]  activations' type      lengths  [B]  i32, optional
+// x  [B, L, D]  activations' type      out  [B, L, D]  f32, f16 or bf16      lengths  [B]  i32, optional
 // w1  [d, D]   w2  [D, d]   b1  [d] and b2  [D], optional      weights' type
 //
 // launch  B; a workgroup owns a text: for a few long texts most of the device idles
@@ -23,6 +23,7 @@
 override THREADS: u32 = 128u;
 override ACTIVATION: u32 = 0u;
 override WEIGHT: u32 = 0u;
+override OUT: u32 = 0u;
 override STATE: u32 = 1u;
 
 struct Parameters {

@@ -25,7 +25,8 @@ struct FeatureAttentionParams {
     int32_t staged;  // whether shared memory holds a text
     int32_t tanh;
     int32_t x_vectorised;
-    int32_t out_vectorised;
+    int32_t out_vectorised;  // only where `out` is of the type of `x`
     int32_t w1_vectorised;
     int32_t w2_vectorised;
+    int32_t out_dtype;
 };

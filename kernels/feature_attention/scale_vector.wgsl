@@ -12,15 +12,15 @@ fn state_four(text: u32, at: u32) -> vec4<f32> {
 }
 
 fn store_chunk(at: u32, chunk: Chunk) {
-    if (ACTIVATION == F32) {
+    if (OUT == F32) {
         out[at >> 2u] = bitcast<vec4<u32>>(chunk.low);
         out[(at >> 2u) + 1u] = bitcast<vec4<u32>>(chunk.high);
     } else {
         out[at >> 3u] = vec4(
-            narrow_pair(chunk.low.x, chunk.low.y, ACTIVATION),
-            narrow_pair(chunk.low.z, chunk.low.w, ACTIVATION),
-            narrow_pair(chunk.high.x, chunk.high.y, ACTIVATION),
-            narrow_pair(chunk.high.z, chunk.high.w, ACTIVATION),
+            narrow_pair(chunk.low.x, chunk.low.y, OUT),
+            narrow_pair(chunk.low.z, chunk.low.w, OUT),
+            narrow_pair(chunk.high.x, chunk.high.y, OUT),
+            narrow_pair(chunk.high.z, chunk.high.w, OUT),
         );
     }
 }

@@ -10,10 +10,11 @@ use siluette::cudarc::driver::sys::{CUgraphInstantiate_flags as GraphFlags, CUst
 use siluette::cudarc::driver::{CudaSlice, CudaStream, DevicePtr};
 use siluette::{
     BiGru, CommitCache, CompactMask, CompactRows, CompactWeight, CoupledNeurons, Cuda, CudaTensor,
-    CudaTensorMut, CudaWorkspace, Error, ExitGate, ExitHead, ExitHeadStates, GatedMlp, GatherNorm,
-    HasLayout, InvertIndices, Layout, MaskedGatedMlp, MergeExitStates, NamedLayouts, Operation,
-    PrunedGatedMlp, PrunedLinear, ScatterAdd, ScatterNormGather, ScatterRows, SelectTop, SiluMlp,
-    SiluMul, SparseGatedMlp, VerifyGreedy, VerifySampled, VerifyTree, ZeroEntries, registry,
+    CudaTensorMut, CudaWorkspace, Error, ExitGate, ExitHead, ExitHeadStates, FeatureAttention,
+    GatedMlp, GatherNorm, HasLayout, InvertIndices, Layout, MaskedGatedMlp, MergeExitStates,
+    NamedLayouts, Operation, PrunedGatedMlp, PrunedLinear, ScatterAdd, ScatterNormGather,
+    ScatterRows, SelectTop, SiluMlp, SiluMul, SparseGatedMlp, VerifyGreedy, VerifySampled,
+    VerifyTree, ZeroEntries, registry,
 };
 
 use crate::cuda_support::backend;
@@ -197,5 +198,6 @@ fn every_operation_can_be_captured() {
         ScatterRows,
         CommitCache,
         BiGru,
+        FeatureAttention,
     );
 }

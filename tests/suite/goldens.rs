@@ -62,7 +62,7 @@ fn check_all(device: &Device, tolerance: impl Fn(DType) -> Tolerance) -> usize {
 }
 
 /// `SILUETTE_TEST_DATA`, for a test program that was built elsewhere, or the source tree's folder.
-fn test_data() -> PathBuf {
+pub fn test_data() -> PathBuf {
     let built = || concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data").into();
     std::env::var_os("SILUETTE_TEST_DATA").unwrap_or_else(built).into()
 }
@@ -98,11 +98,13 @@ fn compare(
     Comparison::new(tolerance, DType::F32, &got, &want, &prepared.magnitude("out"))
 }
 
-fn tensor(view: &safetensors::tensor::TensorView<'_>) -> Tensor {
+/// A copy of a file's tensor.
+pub fn tensor(view: &safetensors::tensor::TensorView<'_>) -> Tensor {
     let dtype = match view.dtype() {
         safetensors::Dtype::F32 => DType::F32,
         safetensors::Dtype::F16 => DType::F16,
         safetensors::Dtype::BF16 => DType::BF16,
+        safetensors::Dtype::I32 => DType::I32,
         other => panic!("no golden is of type {other:?}"),
     };
     let layout = Layout::contiguous(dtype, view.shape()).unwrap();

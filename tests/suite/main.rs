@@ -21,6 +21,9 @@ mod cuda_support;
 mod device_index_sets;
 mod early_exit;
 mod early_exit_input;
+mod feature_attention;
+#[cfg(feature = "safetensors")]
+mod feature_goldens;
 mod gate;
 mod goldens;
 mod movement;

@@ -29,6 +29,7 @@ kernel_parameters! {
         pub out_vectorised: i32,
         pub w1_vectorised: i32,
         pub w2_vectorised: i32,
+        pub out_dtype: i32,
     }
 }
 
@@ -48,6 +49,6 @@ mod tests {
     #[test]
     fn structs_have_no_padding_inside() {
         // Fields of 8 bytes come first; only the end may be padded, to a multiple of 8.
-        assert_eq!(size_of::<FeatureAttentionParams>(), 14 * 8 + 10 * 4);
+        assert_eq!(size_of::<FeatureAttentionParams>(), 14 * 8 + 11 * 4 + 4);
     }
 }

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`FeatureAttention`] | `x * sigmoid(W2 tanh(W1 mean(x) + b1) + b2)`: a weight for each feature of a text |
 //! | [`BiGru`] | a bidirectional GRU with PyTorch's gates, over texts of different lengths |
+//! | [`SelectiveFeatureAttention`] | several GRUs in a row, weighed for each feature of a text by the text |
 //!
 //! # Padding
 //!
@@ -23,9 +24,14 @@ pub(crate) mod cuda_parameters;
 pub mod feature_attention;
 pub(crate) mod gru;
 pub(crate) mod lengths;
+pub(crate) mod products;
+pub mod selective_feature_attention;
 
 pub use batch_norm::BatchNorm;
 pub use bigru::{BiGru, BiGruArgs};
 #[cfg(feature = "safetensors")]
 pub use feature_attention::FeatureAttentionWeights;
 pub use feature_attention::{FeatureAttention, FeatureAttentionArgs};
+pub use selective_feature_attention::{
+    Select, SelectiveFeatureAttention, SelectiveFeatureAttentionArgs, StackMode,
+};

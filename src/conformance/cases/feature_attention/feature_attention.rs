@@ -17,6 +17,7 @@ struct Attention {
     lengths: bool,
     tanh: Option<bool>,
     gap: usize,
+    out: Option<DType>,
     x: Fill,
     /// Of the weights, where they are such that the sums are about 1.
     weight_scale: f64,
@@ -32,6 +33,7 @@ impl Attention {
             lengths: true,
             tanh: None,
             gap: 0,
+            out: None,
             x: Fill::Normal { scale: 1.0 },
             weight_scale: 1.0,
             purpose: Purpose::Conformance,
@@ -83,6 +85,11 @@ impl Attention {
         if self.gap > 0 {
             name += &format!(" gap={}", self.gap);
         }
+        let out = self.out.unwrap_or(activation);
+        if self.out.is_some() {
+            name += &format!(" out={out}");
+            parameters = parameters.with("out_dtype", out.name());
+        }
         let dtype = if activation == weight {
             activation.name().to_owned()
         } else {
@@ -96,7 +103,7 @@ impl Attention {
             tensors: self.tensors(),
             parameters,
             output_gap: self.gap,
-            tolerance: rounding(activation, tokens.max(features).max(reduced)),
+            tolerance: rounding(out, tokens.max(features).max(reduced)),
         }
     }
 }
@@ -114,10 +121,10 @@ fn rounding(dtype: DType, longest: usize) -> Tolerance {
     Tolerance::Rounded { inner, outer, nmse: (4.0 * inner + outer).powi(2) }
 }
 
-pub(super) fn tolerance(inputs: &NamedLayouts) -> Option<Tolerance> {
+pub(super) fn tolerance(inputs: &NamedLayouts, outputs: &NamedLayouts) -> Option<Tolerance> {
     let (x, w1) = (inputs.get("x")?, inputs.get("w1")?);
     let longest = [x, w1].into_iter().flat_map(Layout::shape).max()?;
-    Some(rounding(x.dtype(), *longest))
+    Some(rounding(outputs.get("out")?.dtype(), *longest))
 }
 
 pub(super) fn cases() -> Vec<Case> {
@@ -139,13 +146,18 @@ pub(super) fn cases() -> Vec<Case> {
             cases.push(case.build(""));
         }
         let case = Attention::new([3, 9, 136, 20], dtypes);
-        for (gap, tanh) in [(1, Some(false)), (3, None), (8, Some(true))] {
-            cases.push(Attention { gap, tanh, lengths: gap != 3, ..case }.build(""));
+        for (gap, tanh, out) in [
+            (1, Some(false), None),
+            (3, None, Some(DType::BF16)),
+            (8, Some(true), Some(DType::F32)),
+        ] {
+            cases.push(Attention { gap, tanh, out, lengths: gap != 3, ..case }.build(""));
         }
+        cases.push(Attention { gap: 8, ..case }.build(""));
         let outliers = Fill::Outliers { scale: 1.0 };
         cases.push(Attention { x: outliers, biases: false, ..case }.build(" outliers"));
         // Every tanh and sigmoid is at an end.
-        let saturated = Attention { weight_scale: 300.0, ..case };
+        let saturated = Attention { weight_scale: 30_000.0, ..case };
         cases.push(saturated.build(" saturated"));
         cases.push(Attention { tanh: Some(false), ..saturated }.build(" saturated"));
     }

@@ -2,12 +2,13 @@
 
 mod bigru;
 mod feature_attention;
+mod selective;
 
 use crate::conformance::{Case, Tolerance};
 use crate::operation::NamedLayouts;
 
 pub(super) fn cases() -> Vec<Case> {
-    [feature_attention::cases(), bigru::cases()].concat()
+    [feature_attention::cases(), bigru::cases(), selective::cases()].concat()
 }
 
 /// The tolerance of any inputs, or `None` for operations of other families.
@@ -17,10 +18,14 @@ pub(super) fn tolerance(
     outputs: &NamedLayouts,
 ) -> Option<Tolerance> {
     match op {
-        "feature_attention" => feature_attention::tolerance(inputs),
+        "feature_attention" => feature_attention::tolerance(inputs, outputs),
         "bigru" => {
             let out = outputs.get("out")?;
             Some(bigru::tolerance(out.dtype()))
+        }
+        "selective_feature_attention" => {
+            let out = outputs.get("out")?;
+            Some(selective::tolerance(out.dtype()))
         }
         _ => None,
     }

@@ -1,8 +1,9 @@
-//! `merge_exit_states` through wgpu: a launch for statistics and one for ids, each if anything of it is wanted.
+//! `merge_exit_states` through wgpu: a launch for every six results, by the contract in
+//! `kernels/early_exit/exit_merge.wgsl`.
 
 use super::{MergeExitStates, MergeExitStatesArgs};
-use crate::backend::wgpu::registry::{exit_choose, exit_merge};
-use crate::backend::wgpu::{Bound, Operand, Plan, PlanBuilder, Wgpu, WgpuTensor};
+use crate::backend::wgpu::registry::exit_merge;
+use crate::backend::wgpu::{Operand, Plan, PlanBuilder, Wgpu, WgpuTensor};
 use crate::error::Error;
 use crate::layout::HasLayout as _;
 use crate::operation::Operation as _;
@@ -40,36 +41,40 @@ fn threads(wgpu: &Wgpu) -> u32 {
     if capabilities.cpu { 16 } else { 64.min(capabilities.invocations) }
 }
 
-/// Adds the launches; there is at least one row.
+/// Results of one launch: with two inputs that is what every device can bind.
+const RESULTS: usize = 6;
+
+/// A result and what it is, as the shader knows it.
+type Coded<'a> = (u32, Operand<'a>);
+
+/// Adds a launch for every six results; there is at least one row.
 pub(in crate::ops::early_exit) fn record<'a>(
     wgpu: &Wgpu,
     plan: &mut PlanBuilder<'a>,
     top_k: usize,
     args: &MergeExitStatesArgs<Operand<'a>, Operand<'a>>,
 ) -> Result<(), Error> {
-    let statistics =
-        [args.token, args.max_logit, args.second_logit, args.log_sum_exp, args.entropy];
-    let ids = [args.top_tokens, args.top_logits, args.gathered_logit, args.sampled_token];
-    if statistics.iter().any(Option::is_some) {
-        merge(wgpu, plan, top_k, args, &statistics)?;
-    }
-    if ids.iter().any(Option::is_some) {
-        choose(wgpu, plan, top_k, args, &ids)?;
+    let coded = [
+        (1, args.token),
+        (2, args.max_logit),
+        (3, args.second_logit),
+        (4, args.log_sum_exp),
+        (5, args.entropy),
+        (6, args.gathered_logit),
+        (7, args.sampled_token),
+        (8, args.top_tokens),
+        (9, args.top_logits),
+    ];
+    // A result without elements is none: there is nothing to write.
+    let results: Vec<Coded<'a>> = coded
+        .into_iter()
+        .filter_map(|(code, operand)| Some((code, operand?)))
+        .filter(|(_, operand)| operand.layout().elements() > 0)
+        .collect();
+    for results in results.chunks(RESULTS) {
+        merge(wgpu, plan, top_k, args, results)?;
     }
     Ok(())
-}
-
-/// Which of the outputs are there, by bit.
-fn wanted(outputs: &[Option<Operand<'_>>]) -> u32 {
-    let bit = |(index, output): (usize, &Option<Operand<'_>>)| u32::from(output.is_some()) << index;
-    outputs.iter().enumerate().map(bit).sum()
-}
-
-/// The states, bound; nothing where there are no tiles.
-fn states<'a>(
-    args: &MergeExitStatesArgs<Operand<'a>, Operand<'a>>,
-) -> Result<[Bound<'a>; 2], Error> {
-    Ok([optional(&Some(args.state_values))?, optional(&Some(args.state_tokens))?])
 }
 
 /// Strides between tiles and rows; fit, since the binding does.
@@ -83,84 +88,60 @@ fn merge<'a>(
     plan: &mut PlanBuilder<'a>,
     top_k: usize,
     args: &MergeExitStatesArgs<Operand<'a>, Operand<'a>>,
-    outputs: &[Option<Operand<'a>>; 5],
+    results: &[Coded<'a>],
 ) -> Result<(), Error> {
     let [tiles, rows] = [0, 1].map(|axis| args.state_values.layout().shape()[axis] as u32);
-    let [state_values, state_tokens] = states(args)?;
+    let out = |index: usize| optional(&results.get(index).map(|(_, operand)| *operand));
     let bindings = exit_merge::Bindings {
-        state_values,
-        state_tokens,
-        token: optional(&outputs[0])?,
-        max_logit: optional(&outputs[1])?,
-        second_logit: optional(&outputs[2])?,
-        log_sum_exp: optional(&outputs[3])?,
-        entropy: optional(&outputs[4])?,
+        // Nothing where there are no tiles.
+        state_values: optional(&Some(args.state_values))?,
+        state_tokens: optional(&Some(args.state_tokens))?,
+        out_0: out(0)?,
+        out_1: out(1)?,
+        out_2: out(2)?,
+        out_3: out(3)?,
+        out_4: out(4)?,
+        out_5: out(5)?,
     };
+    let code = |index: usize| results.get(index).map_or(0, |(code, _)| *code);
+    let stride = |index: usize| match results.get(index) {
+        Some((_, operand)) if operand.layout().shape().len() == 2 => operand.stride(),
+        _ => 1,
+    };
+    let has_lists = results.iter().any(|(code, _)| *code >= 8);
     let (values, tokens) = (strides(&args.state_values), strides(&args.state_tokens));
     let parameters = exit_merge::Parameters {
         output_rows: rows,
         tiles,
-        top_k: top_k as u32,
-        wanted: wanted(outputs),
+        // Nobody looks for what nobody wants.
+        top_k: if has_lists { top_k as u32 } else { 0 },
+        wanted: results.iter().map(|(code, _)| 1 << code).sum(),
         values_start: bindings.state_values.start,
         values_row_stride: values[1],
         values_tile_stride: values[0],
         tokens_start: bindings.state_tokens.start,
         tokens_row_stride: tokens[1],
         tokens_tile_stride: tokens[0],
-        out_0_start: bindings.token.start,
-        out_1_start: bindings.max_logit.start,
-        out_2_start: bindings.second_logit.start,
-        out_3_start: bindings.log_sum_exp.start,
-        out_4_start: bindings.entropy.start,
-        top_tokens_stride: 0,
-        top_logits_stride: 0,
+        out_0_code: code(0),
+        out_0_start: bindings.out_0.start,
+        out_0_stride: stride(0),
+        out_1_code: code(1),
+        out_1_start: bindings.out_1.start,
+        out_1_stride: stride(1),
+        out_2_code: code(2),
+        out_2_start: bindings.out_2.start,
+        out_2_stride: stride(2),
+        out_3_code: code(3),
+        out_3_start: bindings.out_3.start,
+        out_3_stride: stride(3),
+        out_4_code: code(4),
+        out_4_start: bindings.out_4.start,
+        out_4_stride: stride(4),
+        out_5_code: code(5),
+        out_5_start: bindings.out_5.start,
+        out_5_stride: stride(5),
     };
     let constants = exit_merge::Constants { threads: threads(wgpu) };
     let (shader, bindings) = (&exit_merge::ONLY, bindings.into_array());
-    plan.dispatch(shader, constants.values(), &parameters, bindings, u64::from(rows))
-}
-
-fn choose<'a>(
-    wgpu: &Wgpu,
-    plan: &mut PlanBuilder<'a>,
-    top_k: usize,
-    args: &MergeExitStatesArgs<Operand<'a>, Operand<'a>>,
-    outputs: &[Option<Operand<'a>>; 4],
-) -> Result<(), Error> {
-    let [tiles, rows] = [0, 1].map(|axis| args.state_values.layout().shape()[axis] as u32);
-    let [state_values, state_tokens] = states(args)?;
-    let bindings = exit_choose::Bindings {
-        state_values,
-        state_tokens,
-        top_tokens: optional(&outputs[0])?,
-        top_logits: optional(&outputs[1])?,
-        gathered_logit: optional(&outputs[2])?,
-        sampled_token: optional(&outputs[3])?,
-    };
-    let (values, tokens) = (strides(&args.state_values), strides(&args.state_tokens));
-    let lists = outputs[0].is_some() || outputs[1].is_some();
-    let parameters = exit_choose::Parameters {
-        output_rows: rows,
-        tiles,
-        // Nobody looks for what nobody wants.
-        top_k: if lists { top_k as u32 } else { 0 },
-        wanted: wanted(outputs),
-        values_start: bindings.state_values.start,
-        values_row_stride: values[1],
-        values_tile_stride: values[0],
-        tokens_start: bindings.state_tokens.start,
-        tokens_row_stride: tokens[1],
-        tokens_tile_stride: tokens[0],
-        out_0_start: bindings.top_tokens.start,
-        out_1_start: bindings.top_logits.start,
-        out_2_start: bindings.gathered_logit.start,
-        out_3_start: bindings.sampled_token.start,
-        out_4_start: 0,
-        top_tokens_stride: outputs[0].map_or(0, |list| list.stride()),
-        top_logits_stride: outputs[1].map_or(0, |list| list.stride()),
-    };
-    let constants = exit_choose::Constants { threads: threads(wgpu) };
-    let (shader, bindings) = (&exit_choose::ONLY, bindings.into_array());
     plan.dispatch(shader, constants.values(), &parameters, bindings, u64::from(rows))
 }

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::layout::HasLayout as _;
 use crate::operation::Operation as _;
 use crate::ops::feature_attention::gru::cpu::{
-    GruExtent, Output, States, Text, Texts, project, recur,
+    Edges, GruExtent, Output, States, Text, Texts, Tokens, fill, project, recur, tiling,
 };
 use crate::ops::feature_attention::gru::gru_tensors;
 use crate::tensor::{TensorMut, TensorRef};
@@ -47,7 +47,7 @@ fn bigru(
     let [batch, longest] = [shape.shape()[0], shape.shape()[1]];
     let texts = Texts::new(&args.lengths, batch, longest);
     let columns = if op.layers > 1 { op.input.max(2 * hidden) } else { op.input };
-    let extent = GruExtent::new(cpu, hidden, columns, &texts);
+    let extent = GruExtent::new(tiling(cpu), hidden, columns, &texts);
     let between = if op.layers > 1 { texts.tokens() * 2 * hidden } else { 0 };
     let sizes = [texts.tokens() * op.input, between];
     let bytes: usize = sizes.into_iter().map(Workspace::bytes_for::<f32>).sum();
@@ -60,23 +60,25 @@ fn bigru(
     let last = args.h_n.as_mut().map(FloatMatricesMut::new);
     let out = FloatMatricesMut::new(&mut args.out);
     let edges = Edges {
-        op,
         x: FloatMatrices::new(args.x),
+        columns: op.input,
         tokens: Shared::new(tokens),
         texts: texts.all(),
         longest,
         out,
-        initial,
-        last,
     };
     cpu.run_chunks(batch, edges);
+    if let Some(last) = last {
+        let texts = &texts.all()[texts.with_tokens().len()..];
+        cpu.run_chunks(texts.len(), Unmoved { texts, initial, last, states: 2 * op.layers });
+    }
     for layer in 0..op.layers {
         let weights = weights.layer(layer);
-        if layer == 0 {
-            project(cpu, &weights, tokens, op.input, &mut scratch);
-        } else {
-            project(cpu, &weights, between, 2 * hidden, &mut scratch);
-        }
+        let (values, columns) = match layer {
+            0 => (&*tokens, op.input),
+            _ => (&*between, 2 * hidden),
+        };
+        project(cpu, &weights, Tokens { values, columns, stride: columns }, &mut scratch);
         let states = States { initial, last, layer };
         if layer + 1 == op.layers {
             recur(cpu, &weights, &texts, states, Output::Texts(out), &mut scratch);
@@ -89,49 +91,24 @@ fn bigru(
     }
 }
 
-/// What surrounds the recurrence: tokens are widened and packed, what lies behind a text's end becomes 0, and a text
-/// without tokens ends as it began.
+/// A text without tokens ends as it began.
 #[derive(Clone, Copy)]
-struct Edges<'a> {
-    op: &'a BiGru,
-    x: FloatMatrices<'a>,
-    tokens: Shared<'a, f32>,
+struct Unmoved<'a> {
     texts: &'a [Text],
-    longest: usize,
-    out: FloatMatricesMut<'a>,
     initial: Option<FloatMatrices<'a>>,
-    last: Option<FloatMatricesMut<'a>>,
+    last: FloatMatricesMut<'a>,
+    states: usize,
 }
 
-impl ChunkWork for Edges<'_> {
+impl ChunkWork for Unmoved<'_> {
     #[inline(always)]
     fn run<V: Vectors>(&self, v: V, _slot: usize, chunk: usize) {
-        let (text, BiGru { input, hidden, layers, .. }) = (self.texts[chunk], *self.op);
-        let range = text.first * input..(text.first + text.length) * input;
-        // SAFETY: each text has its own tokens.
-        let tokens = unsafe { self.tokens.slice(range) };
-        let (x, out) = (self.x.matrix(text.index), self.out.matrix(text.index));
-        for (token, row) in tokens.chunks_exact_mut(input).enumerate() {
-            for (index, part) in row.chunks_mut(V::LANES).enumerate() {
-                v.store_slice(x.load(v, token, index * V::LANES), part);
-            }
-        }
-        for token in text.length..self.longest {
-            for column in (0..2 * hidden).step_by(V::LANES) {
-                // SAFETY: each text has its own rows; the recurrence starts behind this pass.
-                unsafe { out.store(v, v.splat(0.0), token, column, 2 * hidden - column) };
-            }
-        }
-        let Some(last) = self.last.filter(|_| text.length == 0) else { return };
-        for (direction, unit) in (0..2 * layers)
-            .flat_map(|direction| (0..hidden).step_by(V::LANES).map(move |unit| (direction, unit)))
-        {
-            let state = match self.initial {
-                Some(initial) => initial.matrix(direction).load(v, text.index, unit),
-                None => v.splat(0.0),
-            };
-            // SAFETY: as above.
-            unsafe { last.matrix(direction).store(v, state, text.index, unit, hidden - unit) };
+        let text = self.texts[chunk].index;
+        for state in 0..self.states {
+            let initial = self.initial.map(|initial| initial.matrix(state));
+            let start = |column| initial.map_or(v.splat(0.0), |rows| rows.load(v, text, column));
+            // SAFETY: each text has its own rows.
+            unsafe { fill(v, &self.last.matrix(state), text, start) };
         }
     }
 }

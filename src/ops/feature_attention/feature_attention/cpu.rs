@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::layout::HasLayout as _;
 use crate::operation::Operation as _;
 use crate::ops::feature_attention::lengths::length_of;
+use crate::ops::feature_attention::products::products;
 use crate::tensor::{TensorMut, TensorRef};
 
 /// Elements that keep a thread busy for several times as long as it takes to wake it.
@@ -259,33 +260,6 @@ impl<'a> Texts<'a> {
                 // SAFETY: the caller's promise.
                 unsafe { out.store(v, value, token, column, count) };
             }
-        }
-    }
-}
-
-/// `out[i] = weight[rows[i], :] . values + bias[rows[i]]`, four rows at a time, each in the same order.
-#[inline(always)]
-fn products<V: Vectors>(
-    v: V,
-    weight: &FloatRows<'_>,
-    bias: Option<&FloatRows<'_>>,
-    rows: Range<usize>,
-    values: &[f32],
-    out: &mut [f32],
-) {
-    for (index, out) in out.chunks_mut(4).enumerate() {
-        let first = rows.start + 4 * index;
-        let mut sums = [v.splat(0.0); 4];
-        for column in (0..values.len()).step_by(V::LANES) {
-            let value = v.load_slice(&values[column..values.len().min(column + V::LANES)]);
-            for (row, sum) in sums.iter_mut().enumerate() {
-                // Rows that there are not read along with the last.
-                let row = first + row.min(out.len() - 1);
-                *sum = v.mul_add(weight.load(v, row, column), value, *sum);
-            }
-        }
-        for (row, (out, sum)) in out.iter_mut().zip(v.sum_lanes(sums)).enumerate() {
-            *out = sum + bias.map_or(0.0, |bias| bias.get(0, first + row));
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::layout::Layout;
 use crate::operation::Operation as _;
 use crate::ops::feature_attention::cuda_parameters::FeatureAttentionParams;
+use crate::ops::silu_mlp::cuda_parameters::dtype_code;
 
 /// Threads of a block.
 const THREADS: usize = 512;
@@ -73,9 +74,10 @@ impl Cuda {
             staged: i32::from(matches!(geometry.state, State::Shared { staged: true })),
             tanh: i32::from(op.tanh),
             x_vectorised: i32::from(x.is_vectorisable()),
-            out_vectorised: i32::from(out.is_vectorisable()),
+            out_vectorised: i32::from(layouts.out.dtype() == op.dtype && out.is_vectorisable()),
             w1_vectorised: i32::from(w1.is_vectorisable()),
             w2_vectorised: i32::from(w2.is_vectorisable()),
+            out_dtype: dtype_code(layouts.out.dtype()),
         };
         // SAFETY: `validate` proved shapes, strides and dtypes, the binder alignment and that `out` and the workspace
         // overlap nothing; `geometry` follows the kernel's contract, and the kernel clamps lengths.

@@ -35,7 +35,7 @@ arguments! {
         optional_input b2,
         /// `[B]`, valid tokens of each text; absent: `L`.
         optional_input lengths: integer,
-        /// `[B, L, D]`, of the type of `x`; not `x` itself.
+        /// `[B, L, D]`, f32, f16 or bf16; not `x` itself.
         output out,
     }
 }

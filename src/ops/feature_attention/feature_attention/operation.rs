@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::layout::Layout;
 use crate::operation::{Cost, NamedLayouts, Operation};
 use crate::ops::feature_attention::lengths;
-use crate::ops::silu_mlp::mlp::config::input;
+use crate::ops::silu_mlp::mlp::config::{OUT_DTYPE, input, out_dtype};
 use crate::parameters::{ParameterInfo, Parameters};
 use crate::tensor::{TensorMut, TensorRef};
 use crate::validate::Validator;
@@ -27,7 +27,7 @@ impl Operation for FeatureAttention {
     const NAME: &'static str = "feature_attention";
     const FAMILY: &'static str = "feature_attention";
     const SUMMARY: &'static str = "x * sigmoid(W2 tanh(W1 mean(x) + b1) + b2)";
-    const PARAMETERS: &'static [ParameterInfo] = &[TANH];
+    const PARAMETERS: &'static [ParameterInfo] = &[TANH, OUT_DTYPE];
 
     type Args<In, Out> = FeatureAttentionArgs<In, Out>;
 
@@ -42,10 +42,11 @@ impl Operation for FeatureAttention {
     fn outputs(
         &self,
         inputs: &NamedLayouts,
-        _parameters: &Parameters,
+        parameters: &Parameters,
     ) -> Result<NamedLayouts, Error> {
         let [batch, length] = self.texts(&input(Self::NAME, inputs, "x")?)?;
-        let out = Layout::contiguous(self.dtype, &[batch, length, self.features])?;
+        let dtype = out_dtype(Self::NAME, parameters)?.unwrap_or(self.dtype);
+        let out = Layout::contiguous(dtype, &[batch, length, self.features])?;
         Ok(NamedLayouts::from([("out".to_owned(), out)]))
     }
 
@@ -59,7 +60,8 @@ impl Operation for FeatureAttention {
         check.optional_tensor("b1", &args.b1, weight, &[reduced], B1)?;
         check.optional_tensor("b2", &args.b2, weight, &[features], B2)?;
         lengths::validate(&check, &args.lengths, batch)?;
-        check.tensor("out", &args.out, self.dtype, &[batch, length, features], X)
+        check.float("out", args.out.dtype())?;
+        check.tensor("out", &args.out, args.out.dtype(), &[batch, length, features], X)
     }
 
     fn validate_values(
@@ -81,7 +83,7 @@ impl Operation for FeatureAttention {
             bytes_read: (elements * self.dtype.size()
                 + (products + biases) * self.weight_dtype.size()
                 + lengths) as u64,
-            bytes_written: (elements * self.dtype.size()) as u64,
+            bytes_written: (elements * args.out.dtype().size()) as u64,
         }
     }
 

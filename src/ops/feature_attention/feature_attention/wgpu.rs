@@ -10,6 +10,7 @@ use crate::backend::wgpu::{
     Bound, Operand, Plan, PlanBuilder, Reduction, Shader, Wgpu, WgpuTensor, WgpuWorkspace,
     check_disjoint, dtype_code,
 };
+use crate::dtype::DType;
 use crate::error::Error;
 use crate::layout::{HasLayout as _, Layout};
 use crate::operation::Operation as _;
@@ -78,6 +79,7 @@ struct Binder<'a> {
     b2: Option<Operand<'a>>,
     lengths: Option<Operand<'a>>,
     state: Option<Operand<'a>>,
+    out_dtype: DType,
     is_vectorisable: bool,
 }
 
@@ -139,6 +141,7 @@ impl<'a> Binder<'a> {
             b2: optional("b2", args.b2)?,
             lengths: optional("lengths", args.lengths)?,
             state,
+            out_dtype: out.layout().dtype(),
             is_vectorisable: x.is_vectorisable() && out.is_vectorisable(),
         };
         let optional = [binder.b1, binder.b2, binder.lengths, binder.state];
@@ -184,7 +187,7 @@ impl<'a> Binder<'a> {
             features: self.op.features as u32,
             reduced: self.op.reduced as u32,
             groups: self.geometry.groups as u32,
-            units: match self.op.dtype.size() {
+            units: match self.out_dtype.size() {
                 4 => self.op.features,
                 // A row of halves that starts in the middle of a word touches one more.
                 _ => self.op.features / 2 + 1,
@@ -212,9 +215,11 @@ impl<'a> Binder<'a> {
             threads: self.geometry.threads,
             activation: dtype_code(self.op.dtype),
             weight: dtype_code(self.op.weight_dtype),
+            out: dtype_code(self.out_dtype),
             state: match self.state {
                 Some(_) => 1,
-                None => self.op.state_elements(self.geometry.groups) as u32,
+                // One size, so that one pipeline serves all shapes.
+                None => LOCAL_STATE as u32,
             },
         };
         let bindings = bindings.into_array();

@@ -4,26 +4,49 @@
 //! packed into panels, the input's share of every gate is one product over all tokens, and the recurrence runs every step
 //! of some texts in one direction without waiting for anybody. What a text costs is what its own tokens cost.
 
+mod edges;
 mod panels;
 mod product;
 mod recurrence;
 mod texts;
 mod tile;
 
-pub(crate) use panels::Groups;
+pub(crate) use edges::{Edges, fill};
+pub(crate) use panels::{Groups, Tiling};
 pub(crate) use recurrence::Output;
 pub(crate) use texts::{Text, Texts};
 
 use super::{GruDirection, GruLayer};
-use crate::backend::cpu::float_rows::{FloatMatrices, FloatMatricesMut};
+use crate::backend::cpu::float_rows::{FloatMatrices, FloatMatricesMut, FloatRows};
 use crate::backend::cpu::instructions::{VectorJob, Vectors};
 use crate::backend::cpu::parallel::Shared;
 use crate::backend::cpu::pieces::ChunkWork;
 use crate::backend::cpu::{Cpu, Workspace};
 use crate::tensor::TensorRef;
-use panels::{pack, pack_bias};
+use panels::{Rows, pack, pack_bias};
 use product::Product;
 use recurrence::Recurrence;
+
+/// The tiling of a CPU's instructions.
+pub(crate) fn tiling(cpu: &Cpu) -> Tiling {
+    struct Ask;
+    impl VectorJob for Ask {
+        type Output = Tiling;
+        fn run<V: Vectors>(self, _: V) -> Tiling {
+            Tiling::of::<V>()
+        }
+    }
+    cpu.instructions().dispatch(Ask)
+}
+
+/// Features of every valid token, one token behind the other.
+#[derive(Clone, Copy)]
+pub(crate) struct Tokens<'a> {
+    pub values: &'a [f32],
+    pub columns: usize,
+    /// Elements between tokens.
+    pub stride: usize,
+}
 
 /// A bidirectional GRU, as far as scratch memory depends on it.
 #[derive(Clone, Copy, Debug)]
@@ -48,17 +71,10 @@ pub(crate) struct Scratch<'a> {
 }
 
 impl GruExtent {
-    /// For `hidden` units a direction with this CPU's vectors.
-    pub fn new(cpu: &Cpu, hidden: usize, columns: usize, texts: &Texts) -> GruExtent {
-        struct GroupsOf(usize);
-        impl VectorJob for GroupsOf {
-            type Output = Groups;
-            fn run<V: Vectors>(self, _: V) -> Groups {
-                Groups::of::<V>(self.0)
-            }
-        }
+    /// For `hidden` units a direction.
+    pub fn new(tiling: Tiling, hidden: usize, columns: usize, texts: &Texts) -> GruExtent {
         GruExtent {
-            groups: cpu.instructions().dispatch(GroupsOf(hidden)),
+            groups: Groups { hidden, tiling },
             columns,
             texts: texts.with_tokens().len(),
             tokens: texts.tokens(),
@@ -69,8 +85,8 @@ impl GruExtent {
     fn sizes(&self) -> [usize; 6] {
         let groups = &self.groups;
         [
-            2 * groups.panels(self.columns),
-            2 * groups.panels(groups.hidden),
+            2 * groups.row() * self.columns,
+            2 * groups.row() * groups.hidden,
             2 * groups.row(),
             2 * groups.state(),
             2 * self.tokens * groups.row(),
@@ -98,20 +114,20 @@ pub(crate) struct States<'a> {
     pub layer: usize,
 }
 
-/// The input's share of a layer's gates; `input` holds `columns` features of every valid token.
+/// The input's share of a layer's gates.
 pub(crate) fn project(
     cpu: &Cpu,
     weights: &GruLayer<TensorRef<'_>>,
-    input: &[f32],
-    columns: usize,
+    input: Tokens<'_>,
     scratch: &mut Scratch<'_>,
 ) {
     let GruExtent { groups, tokens, .. } = scratch.extent;
-    let panels = &mut scratch.input_panels[..2 * groups.panels(columns)];
+    let panels = &mut scratch.input_panels[..2 * groups.row() * input.columns];
     let pack = Pack {
-        groups,
-        weights: weights.map(|direction| direction.weight_ih),
-        columns,
+        rows: Rows::Gates { hidden: groups.hidden },
+        weights: &weights.map(|direction| direction.weight_ih),
+        count: groups.count(),
+        columns: input.columns,
         panels: Shared::new(panels),
     };
     cpu.run_chunks(pack.chunks(), pack);
@@ -121,15 +137,77 @@ pub(crate) fn project(
         pack_bias(&groups, [*bias_ih, *bias_hh], gates, new);
     }
     let product = Product {
-        groups,
-        input,
-        columns,
+        tiling: groups.tiling,
+        matrices: 2,
+        input: input.values,
+        input_stride: input.stride,
+        columns: input.columns,
         tokens,
         panels,
+        count: groups.count(),
         bias: scratch.gate_bias,
-        gates: Shared::new(scratch.gates),
+        output: Shared::new(scratch.gates),
     };
     cpu.run_chunks(product.chunks(), product);
+}
+
+/// A plain product of tokens with a weight, on the same tiles.
+pub(crate) struct Linear<'a> {
+    pub weight: TensorRef<'a>,
+    pub bias: Option<TensorRef<'a>>,
+    pub tiling: Tiling,
+    pub outputs: usize,
+}
+
+impl Linear<'_> {
+    /// Elements of a row of output: whole panels.
+    pub fn row(&self) -> usize {
+        3 * self.tiling.panels(self.outputs) * self.tiling.lanes
+    }
+
+    /// Elements of scratch memory for `columns` inputs: panels and bias.
+    pub fn scratch(&self, columns: usize) -> usize {
+        self.row() * (columns + 1)
+    }
+
+    /// `output` has [`Linear::row`] elements a token, `scratch` [`Linear::scratch`] at least.
+    pub fn run(
+        &self,
+        cpu: &Cpu,
+        tokens: usize,
+        input: Tokens<'_>,
+        scratch: &mut [f32],
+        output: &mut [f32],
+    ) {
+        let (bias, panels) = scratch[..self.scratch(input.columns)].split_at_mut(self.row());
+        let pack = Pack {
+            rows: Rows::Plain { outputs: self.outputs },
+            weights: &[self.weight],
+            count: self.tiling.panels(self.outputs),
+            columns: input.columns,
+            panels: Shared::new(panels),
+        };
+        cpu.run_chunks(pack.chunks(), pack);
+        bias.fill(0.0);
+        if let Some(values) = self.bias.map(FloatRows::new) {
+            for (output, bias) in bias[..self.outputs].iter_mut().enumerate() {
+                *bias = values.get(0, output);
+            }
+        }
+        let product = Product {
+            tiling: self.tiling,
+            matrices: 1,
+            input: input.values,
+            input_stride: input.stride,
+            columns: input.columns,
+            tokens,
+            panels,
+            count: self.tiling.panels(self.outputs),
+            bias,
+            output: Shared::new(output),
+        };
+        cpu.run_chunks(product.chunks(), product);
+    }
 }
 
 /// The recurrence of a layer whose input [`project`] has just seen.
@@ -143,8 +221,9 @@ pub(crate) fn recur(
 ) {
     let GruExtent { groups, tokens, .. } = scratch.extent;
     let pack = Pack {
-        groups,
-        weights: weights.map(|direction| direction.weight_hh),
+        rows: Rows::Gates { hidden: groups.hidden },
+        weights: &weights.map(|direction| direction.weight_hh),
+        count: groups.count(),
         columns: groups.hidden,
         panels: Shared::new(scratch.state_panels),
     };
@@ -167,18 +246,20 @@ pub(crate) fn recur(
     cpu.run_chunks(recurrence.chunks(), recurrence);
 }
 
-/// Packing of one weight of both directions.
+/// Packing of weights of one shape.
 #[derive(Clone, Copy)]
 struct Pack<'a> {
-    groups: Groups,
-    weights: [TensorRef<'a>; 2],
+    rows: Rows,
+    weights: &'a [TensorRef<'a>],
+    /// Panels of each.
+    count: usize,
     columns: usize,
     panels: Shared<'a, f32>,
 }
 
 impl Pack<'_> {
     fn chunks(&self) -> usize {
-        2 * self.groups.count()
+        self.weights.len() * self.count
     }
 }
 
@@ -187,9 +268,9 @@ impl ChunkWork for Pack<'_> {
     #[allow(unsafe_code, reason = "threads write disjoint parts of one buffer")]
     fn run<V: Vectors>(&self, v: V, _slot: usize, chunk: usize) {
         let size = 3 * V::LANES * self.columns;
-        let (direction, group) = (chunk / self.groups.count(), chunk % self.groups.count());
+        let (weight, index) = (self.weights[chunk / self.count], chunk % self.count);
         // SAFETY: each chunk has its own panel.
         let panel = unsafe { self.panels.slice(chunk * size..(chunk + 1) * size) };
-        pack(v, &self.groups, self.weights[direction], self.columns, group, panel);
+        pack(v, self.rows, weight, self.columns, index, panel);
     }
 }

@@ -1,44 +1,24 @@
-//! Weights of three gates, packed for the tiles.
+//! Weights, packed for the tiles.
 //!
-//! Hidden units are taken a vector at a time, a *group*. A group's panel holds, for each column of the weight, three
-//! vectors side by side: of the reset, the update and the new gate of the group's units. A tile then has all that a state
-//! needs in its registers. Lanes without a unit hold zeros.
+//! A panel holds three vectors side by side for each column of a weight. Of a GRU's weights, these are of the reset, the
+//! update and the new gate of a vector of hidden units, a *group*: a tile then has all that a state needs in its registers.
+//! Of any other weight, they are of rows that follow each other. Lanes without a row hold zeros.
 
 use crate::backend::cpu::float_rows::FloatRows;
-use crate::backend::cpu::instructions::Vectors;
+use crate::backend::cpu::instructions::{MAX_LANES, Vectors};
 use crate::tensor::TensorRef;
 
-/// Shapes of panels, by the vectors of an instruction set.
+/// What panels are made for: the vectors of an instruction set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Groups {
-    pub hidden: usize,
+pub(crate) struct Tiling {
     pub lanes: usize,
     /// Sums that a tile keeps in registers.
-    pub accumulators: usize,
+    accumulators: usize,
 }
 
-impl Groups {
-    pub fn of<V: Vectors>(hidden: usize) -> Groups {
-        Groups { hidden, lanes: V::LANES, accumulators: V::ACCUMULATORS }
-    }
-
-    pub fn count(&self) -> usize {
-        self.hidden.div_ceil(self.lanes)
-    }
-
-    /// The gates of one token or text, in one direction.
-    pub fn row(&self) -> usize {
-        3 * self.count() * self.lanes
-    }
-
-    /// A state, up to whole vectors.
-    pub fn state(&self) -> usize {
-        self.count() * self.lanes
-    }
-
-    /// The panels of a weight with this many columns.
-    pub fn panels(&self, columns: usize) -> usize {
-        self.row() * columns
+impl Tiling {
+    pub fn of<V: Vectors>() -> Tiling {
+        Tiling { lanes: V::LANES, accumulators: V::ACCUMULATORS }
     }
 
     /// Rows of a tile: three sums a row.
@@ -46,35 +26,90 @@ impl Groups {
         self.accumulators / 3
     }
 
-    /// Units of a group.
-    pub fn units(&self, group: usize) -> usize {
-        self.lanes.min(self.hidden - group * self.lanes)
+    /// Panels for `outputs` rows of a weight.
+    pub fn panels(&self, outputs: usize) -> usize {
+        outputs.div_ceil(3 * self.lanes)
     }
 }
 
-/// Packs a group of a weight `[3h, columns]`.
+/// The hidden units of a GRU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Groups {
+    pub hidden: usize,
+    pub tiling: Tiling,
+}
+
+impl Groups {
+    pub fn count(&self) -> usize {
+        self.hidden.div_ceil(self.tiling.lanes)
+    }
+
+    /// The gates of one token or text, in one direction.
+    pub fn row(&self) -> usize {
+        3 * self.state()
+    }
+
+    /// A state, up to whole vectors.
+    pub fn state(&self) -> usize {
+        self.count() * self.tiling.lanes
+    }
+
+    /// Units of a group.
+    pub fn units(&self, group: usize) -> usize {
+        self.tiling.lanes.min(self.hidden - group * self.tiling.lanes)
+    }
+}
+
+/// Which rows of a weight a panel's vectors are made of.
+#[derive(Clone, Copy)]
+pub(super) enum Rows {
+    /// Gates of groups of so many hidden units.
+    Gates { hidden: usize },
+    /// One after the other, of so many.
+    Plain { outputs: usize },
+}
+
+impl Rows {
+    /// The row in a lane of a vector of a panel, if there is one.
+    #[inline(always)]
+    fn row<V: Vectors>(self, panel: usize, vector: usize, lane: usize) -> Option<usize> {
+        match self {
+            Rows::Gates { hidden } => {
+                let unit = panel * V::LANES + lane;
+                (unit < hidden).then(|| vector * hidden + unit)
+            }
+            Rows::Plain { outputs } => {
+                let row = (3 * panel + vector) * V::LANES + lane;
+                (row < outputs).then_some(row)
+            }
+        }
+    }
+}
+
+/// Packs a panel of a weight.
 #[inline(always)]
 pub(super) fn pack<V: Vectors>(
     v: V,
-    groups: &Groups,
+    rows: Rows,
     weight: TensorRef<'_>,
     columns: usize,
-    group: usize,
+    index: usize,
     panel: &mut [f32],
 ) {
-    let (row, units) = (3 * V::LANES, groups.units(group));
+    let row = 3 * V::LANES;
     let weight = FloatRows::new(weight);
     panel.fill(0.0);
     // A block of columns at a time, so that what is written stays in the first-level cache.
     for first in (0..columns).step_by(V::LANES) {
         let count = V::LANES.min(columns - first);
         let block = &mut panel[first * row..][..count * row];
-        for (gate, unit) in (0..3).flat_map(|gate| (0..units).map(move |unit| (gate, unit))) {
-            let mut lanes = [0f32; crate::backend::cpu::instructions::MAX_LANES];
-            let from = gate * groups.hidden + group * V::LANES + unit;
-            v.store_slice(weight.load(v, from, first), &mut lanes[..V::LANES]);
-            for (column, value) in block.chunks_exact_mut(row).zip(lanes) {
-                column[gate * V::LANES + unit] = value;
+        for place in 0..row {
+            let (vector, lane) = (place / V::LANES, place % V::LANES);
+            let Some(from) = rows.row::<V>(index, vector, lane) else { continue };
+            let mut values = [0f32; MAX_LANES];
+            v.store_slice(weight.load(v, from, first), &mut values[..V::LANES]);
+            for (column, value) in block.chunks_exact_mut(row).zip(values) {
+                column[place] = value;
             }
         }
     }
@@ -94,11 +129,12 @@ pub(super) fn pack_bias(
     gates.fill(0.0);
     new.fill(0.0);
     for unit in 0..groups.hidden {
-        let (group, lane) = (unit / groups.lanes, unit % groups.lanes);
+        let lanes = groups.tiling.lanes;
+        let (group, lane) = (unit / lanes, unit % lanes);
         for gate in 0..3 {
             let at = gate * groups.hidden + unit;
             let state = if gate < 2 { get(&from_state, at) } else { 0.0 };
-            gates[(3 * group + gate) * groups.lanes + lane] = get(&from_input, at) + state;
+            gates[(3 * group + gate) * lanes + lane] = get(&from_input, at) + state;
         }
         new[unit] = get(&from_state, 2 * groups.hidden + unit);
     }

@@ -1,7 +1,7 @@
-//! The input's share of every gate, for all tokens at once.
+//! Products of all tokens at once, for one weight or for both directions of a GRU.
 #![allow(unsafe_code, reason = "tiles read and write through pointers")]
 
-use super::panels::Groups;
+use super::panels::Tiling;
 use super::tile::{Operands, Sums, Tile, accumulate, run_groups};
 use crate::backend::cpu::instructions::Vectors;
 use crate::backend::cpu::parallel::{Shared, chunk};
@@ -11,26 +11,34 @@ use crate::backend::cpu::pieces::ChunkWork;
 const CHUNK_TOKENS: usize = 64;
 /// Columns that are multiplied before the next tile's turn: the rows of a tile then stay in the first-level cache.
 const BLOCK_COLUMNS: usize = 512;
-/// Groups likewise.
-const BLOCK_GROUPS: usize = 8;
+/// Panels likewise.
+const BLOCK_PANELS: usize = 8;
 
-/// `gates[direction][token] = bias[direction] + weight[direction] input[token]`.
+/// `output[matrix][token] = bias[matrix] + weight[matrix] input[token]`.
 #[derive(Clone, Copy)]
 pub(super) struct Product<'a> {
-    pub groups: Groups,
-    /// `[tokens, columns]`.
+    pub tiling: Tiling,
+    pub matrices: usize,
+    /// `[tokens, columns]`, and elements between tokens.
     pub input: &'a [f32],
+    pub input_stride: usize,
     pub columns: usize,
     pub tokens: usize,
-    /// Both directions' panels.
+    /// Panels of every matrix, and how many each has.
     pub panels: &'a [f32],
-    /// Both directions' biases.
+    pub count: usize,
+    /// A row for every matrix.
     pub bias: &'a [f32],
-    /// Both directions' gates, `[tokens, row]`.
-    pub gates: Shared<'a, f32>,
+    /// For every matrix `[tokens, row]`.
+    pub output: Shared<'a, f32>,
 }
 
 impl Product<'_> {
+    /// Elements of a row of output: whole panels.
+    fn row(&self) -> usize {
+        3 * self.count * self.tiling.lanes
+    }
+
     pub fn chunks(&self) -> usize {
         self.tokens.div_ceil(CHUNK_TOKENS)
     }
@@ -39,36 +47,35 @@ impl Product<'_> {
 impl ChunkWork for Product<'_> {
     #[inline(always)]
     fn run<V: Vectors>(&self, v: V, _slot: usize, index: usize) {
-        let Product { groups, columns, .. } = *self;
-        let tokens = chunk(self.tokens, CHUNK_TOKENS, index);
-        for direction in 0..2 {
-            let row = groups.row();
-            let start = (direction * self.tokens + tokens.start) * row;
+        let Product { columns, input_stride, count, .. } = *self;
+        let (tokens, row) = (chunk(self.tokens, CHUNK_TOKENS, index), self.row());
+        for matrix in 0..self.matrices {
+            let start = (matrix * self.tokens + tokens.start) * row;
             // SAFETY: no other chunk has these tokens.
-            let gates = unsafe { self.gates.slice(start..start + tokens.len() * row) };
-            let size = groups.panels(columns);
-            let panels = &self.panels[direction * size..][..size];
-            let bias = &self.bias[direction * row..][..row];
+            let output = unsafe { self.output.slice(start..start + tokens.len() * row) };
+            let panels = &self.panels[matrix * row * columns..][..row * columns];
+            let bias = &self.bias[matrix * row..][..row];
             for first in (0..columns).step_by(BLOCK_COLUMNS) {
-                let count = BLOCK_COLUMNS.min(columns - first);
-                for group in (0..groups.count()).step_by(BLOCK_GROUPS) {
-                    let block = group..groups.count().min(group + BLOCK_GROUPS);
-                    for token in (0..tokens.len()).step_by(groups.tile_rows()) {
-                        let rows = groups.tile_rows().min(tokens.len() - token);
-                        let input = &self.input[(tokens.start + token) * columns + first..];
-                        assert!(input.len() >= (rows - 1) * columns + count);
+                let depth = BLOCK_COLUMNS.min(columns - first);
+                for panel in (0..count).step_by(BLOCK_PANELS) {
+                    let block = panel..count.min(panel + BLOCK_PANELS);
+                    for token in (0..tokens.len()).step_by(self.tiling.tile_rows()) {
+                        let rows = self.tiling.tile_rows().min(tokens.len() - token);
+                        let input = &self.input[(tokens.start + token) * input_stride + first..];
+                        assert!(input.len() >= (rows - 1) * input_stride + depth);
                         let tile = ProductTile {
                             input: input.as_ptr(),
+                            input_stride,
                             columns,
                             first,
-                            count,
+                            depth,
                             panels: panels.as_ptr(),
                             bias,
-                            gates: gates[token * row..][..rows * row].as_mut_ptr(),
+                            output: output[token * row..][..rows * row].as_mut_ptr(),
                             row,
                         };
-                        // SAFETY: `rows` rows of input by the assertion and of gates by the slice; the panels hold
-                        // every group, `first + count` columns at least.
+                        // SAFETY: `rows` rows of input by the assertion and of output by the slice; the panels hold
+                        // `count` of them, `first + depth` columns at least.
                         unsafe { run_groups(v, &tile, rows, block.clone()) };
                     }
                 }
@@ -79,12 +86,13 @@ impl ChunkWork for Product<'_> {
 
 struct ProductTile<'a> {
     input: *const f32,
+    input_stride: usize,
     columns: usize,
     first: usize,
-    count: usize,
+    depth: usize,
     panels: *const f32,
     bias: &'a [f32],
-    gates: *mut f32,
+    output: *mut f32,
     row: usize,
 }
 
@@ -96,9 +104,9 @@ impl Tile for ProductTile<'_> {
         // SAFETY: the caller's promise: these rows and groups are there.
         unsafe {
             for (row, sums) in sums.iter_mut().enumerate() {
-                let gates = self.gates.add(row * self.row + group * width).cast_const();
+                let output = self.output.add(row * self.row + group * width).cast_const();
                 let start =
-                    if self.first == 0 { self.bias[group * width..].as_ptr() } else { gates };
+                    if self.first == 0 { self.bias[group * width..].as_ptr() } else { output };
                 for (index, sum) in sums.as_flattened_mut().iter_mut().enumerate() {
                     *sum = v.load_f32(start.add(index * V::LANES));
                 }
@@ -106,16 +114,16 @@ impl Tile for ProductTile<'_> {
             let panel_stride = self.columns * width;
             let operands = Operands {
                 rows: self.input,
-                row_stride: self.columns,
+                row_stride: self.input_stride,
                 panels: self.panels.add(group * panel_stride + self.first * width),
                 panel_stride,
-                columns: self.count,
+                columns: self.depth,
             };
             accumulate::<V, ROWS, GROUPS>(v, &operands, &mut sums);
             for (row, sums) in sums.iter().enumerate() {
-                let gates = self.gates.add(row * self.row + group * width);
+                let output = self.output.add(row * self.row + group * width);
                 for (index, sum) in sums.as_flattened().iter().enumerate() {
-                    v.store_f32(*sum, gates.add(index * V::LANES));
+                    v.store_f32(*sum, output.add(index * V::LANES));
                 }
             }
         }

@@ -53,7 +53,7 @@ pub(super) struct Recurrence<'a> {
 impl Recurrence<'_> {
     /// How many tiles go together: enough chunks for every thread, if there are as many tiles.
     pub fn tiles(groups: &Groups, texts: usize, threads: usize) -> usize {
-        (2 * texts.div_ceil(groups.tile_rows()) / threads).clamp(1, MAX_TILES)
+        (2 * texts.div_ceil(groups.tiling.tile_rows()) / threads).clamp(1, MAX_TILES)
     }
 
     /// Elements of [`Recurrence::states`]: the last chunk may have fewer texts than room.
@@ -63,7 +63,7 @@ impl Recurrence<'_> {
 
     /// One for each direction and so many tiles.
     pub fn chunks(&self) -> usize {
-        2 * self.texts.len().div_ceil(self.tiles * self.groups.tile_rows())
+        2 * self.texts.len().div_ceil(self.tiles * self.groups.tiling.tile_rows())
     }
 
     /// Loads the states to start from.
@@ -107,7 +107,7 @@ impl Recurrence<'_> {
         [before, behind]: [&'t mut [f32]; 2],
     ) -> StateTile<'t> {
         let groups = &self.groups;
-        let (panels, row) = (groups.panels(groups.hidden), groups.row());
+        let (panels, row) = (groups.row() * groups.hidden, groups.row());
         let mut tile = StateTile {
             groups,
             panels: &self.panels[direction * panels..][..panels],
@@ -135,7 +135,7 @@ impl ChunkWork for Recurrence<'_> {
     #[inline(always)]
     fn run<V: Vectors>(&self, v: V, _slot: usize, index: usize) {
         let groups = &self.groups;
-        let (direction, rows) = (index % 2, self.tiles * groups.tile_rows());
+        let (direction, rows) = (index % 2, self.tiles * groups.tiling.tile_rows());
         let texts = &self.texts[chunk(self.texts.len(), rows, index / 2)];
         let (state, size) = (groups.state(), rows * groups.state());
         // SAFETY: each chunk has its own.
@@ -146,8 +146,8 @@ impl ChunkWork for Recurrence<'_> {
             let active = running(texts, step);
             for group in (0..groups.count()).step_by(BLOCK_GROUPS) {
                 let block = group..groups.count().min(group + BLOCK_GROUPS);
-                for first in (0..active).step_by(groups.tile_rows()) {
-                    let texts = &texts[first..active.min(first + groups.tile_rows())];
+                for first in (0..active).step_by(groups.tiling.tile_rows()) {
+                    let texts = &texts[first..active.min(first + groups.tiling.tile_rows())];
                     let part = first * state..(first + texts.len()) * state;
                     let tile = self.tile(
                         texts,

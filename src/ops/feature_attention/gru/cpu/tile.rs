@@ -21,7 +21,7 @@ pub(super) trait Tile {
     unsafe fn run<V: Vectors, const ROWS: usize, const GROUPS: usize>(&self, v: V, group: usize);
 }
 
-/// Does `rows` rows, as many as a tile has at most, and some groups. With few rows, several groups are done at once, so
+/// Does `rows` rows, one at least and as many as a tile has at most, and some groups. With few rows, several groups are done at once, so
 /// that there are always enough sums to keep the multipliers busy.
 ///
 /// # Safety
@@ -35,20 +35,25 @@ pub(super) unsafe fn run_groups<V: Vectors>(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        match (V::ACCUMULATORS, rows) {
-            (24, 8) => each::<V, 8, 1>(v, tile, groups),
-            (24, 7) => each::<V, 7, 1>(v, tile, groups),
-            (24, 6) => each::<V, 6, 1>(v, tile, groups),
-            (24, 5) => each::<V, 5, 1>(v, tile, groups),
-            (24, 4) => each::<V, 4, 2>(v, tile, groups),
-            (24, 3) => each::<V, 3, 2>(v, tile, groups),
-            (24, 2) => each::<V, 2, 4>(v, tile, groups),
-            (24, 1) => each::<V, 1, 8>(v, tile, groups),
-            (_, 4) => each::<V, 4, 1>(v, tile, groups),
-            (_, 3) => each::<V, 3, 1>(v, tile, groups),
-            (_, 2) => each::<V, 2, 2>(v, tile, groups),
-            (_, 1) => each::<V, 1, 4>(v, tile, groups),
-            _ => unreachable!("a tile has at most a third as many rows as sums"),
+        // A branch on a constant, so that only the tiles of this instruction set are compiled for it.
+        if V::ACCUMULATORS == 24 {
+            match rows {
+                8 => each::<V, 8, 1>(v, tile, groups),
+                7 => each::<V, 7, 1>(v, tile, groups),
+                6 => each::<V, 6, 1>(v, tile, groups),
+                5 => each::<V, 5, 1>(v, tile, groups),
+                4 => each::<V, 4, 2>(v, tile, groups),
+                3 => each::<V, 3, 2>(v, tile, groups),
+                2 => each::<V, 2, 4>(v, tile, groups),
+                _ => each::<V, 1, 8>(v, tile, groups),
+            }
+        } else {
+            match rows {
+                4 => each::<V, 4, 1>(v, tile, groups),
+                3 => each::<V, 3, 1>(v, tile, groups),
+                2 => each::<V, 2, 2>(v, tile, groups),
+                _ => each::<V, 1, 4>(v, tile, groups),
+            }
         }
     }
 }
@@ -68,7 +73,7 @@ unsafe fn each<V: Vectors, const ROWS: usize, const GROUPS: usize>(
             tile.run::<V, ROWS, GROUPS>(v, group);
             group += GROUPS;
         }
-        while group < groups.end {
+        while GROUPS > 1 && group < groups.end {
             tile.run::<V, ROWS, 1>(v, group);
             group += 1;
         }
