@@ -92,10 +92,9 @@ impl Texts {
     fn run_on(&self, device: &Device, tensors: NamedTensors) -> Vec<States> {
         let prepared =
             registry::find("bigru").unwrap().prepare(tensors, &Parameters::new()).unwrap();
-        let poisoned = prepared
-            .outputs()
-            .into_iter()
-            .map(|(name, layout)| (name, Tensor::from_f64(layout, std::iter::repeat(f64::NAN))));
+        let poison = |layout| Tensor::from_f64(layout, std::iter::repeat(f64::NAN));
+        let outputs = prepared.outputs().iter();
+        let poisoned = outputs.map(|(name, &layout)| (name.clone(), poison(layout)));
         let mut loaded = prepared.load(device, poisoned.collect()).unwrap();
         loaded.run(1).unwrap();
         let outputs = loaded.outputs().unwrap();

@@ -71,7 +71,7 @@ pub(crate) struct GruExtent {
     pub weight: DType,
 }
 
-#[cfg(any(feature = "cuda", feature = "wgpu"))]
+#[cfg(feature = "cuda")]
 impl<T> GruTensors<T> {
     /// What `make` makes of each tensor; `fields` are those of the eight repeated tensors, in order.
     pub fn try_map<To>(
@@ -86,10 +86,7 @@ impl<T> GruTensors<T> {
         }
         Ok(GruTensors { directions })
     }
-}
 
-#[cfg(feature = "cuda")]
-impl<T> GruTensors<T> {
     pub fn as_ref(&self) -> GruTensors<&T> {
         let directions = self.directions.each_ref();
         GruTensors {
