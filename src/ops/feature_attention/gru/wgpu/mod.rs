@@ -163,6 +163,20 @@ impl<'a> Layer<'a> {
             out: dtype_code(self.out.layout().dtype()),
             last: dtype_code(states_dtype(self.last)),
         };
+        let parameters = self.recurrence_parameters(part, head, &bindings);
+        let bindings = bindings.into_array();
+        let workgroups = 2 * part.count as u64;
+        plan.dispatch(recurrence.shader(), constants.values(), &parameters, bindings, workgroups)
+    }
+
+    fn recurrence_parameters(
+        &self,
+        part: &Part<'a>,
+        head: usize,
+        bindings: &gru_recurrence::Bindings<Bound<'a>>,
+    ) -> gru_recurrence::Parameters {
+        let extent = &self.extent;
+        let [forward, reverse] = &self.weights;
         let states_stride = |states: Option<States<'_>>, axis| {
             states.map_or(0, |states| stride(&states.tensor, axis))
         };
@@ -170,7 +184,7 @@ impl<'a> Layer<'a> {
         let from = |states: Option<States<'_>>, bound: &Bound<'_>| {
             bound.start + part.first as u32 * states_stride(states, 1)
         };
-        let parameters = gru_recurrence::Parameters {
+        gru_recurrence::Parameters {
             steps: extent.steps as u32,
             hidden: extent.hidden as u32,
             workgroups: 2 * part.count as u32,
@@ -197,10 +211,7 @@ impl<'a> Layer<'a> {
             last_start: from(self.last, &bindings.last),
             last_direction_stride: states_stride(self.last, 0),
             last_batch_stride: states_stride(self.last, 1),
-        };
-        let bindings = bindings.into_array();
-        let workgroups = 2 * part.count as u64;
-        plan.dispatch(recurrence.shader(), constants.values(), &parameters, bindings, workgroups)
+        }
     }
 }
 
