@@ -24,7 +24,7 @@ impl<T, const N: usize> From<[T; N]> for Repeated<T> {
 
 impl<T> Repeated<T> {
     /// None for any layer.
-    pub fn none() -> Repeated<T> {
+    pub const fn none() -> Repeated<T> {
         Repeated([const { None }; MAX_REPEATED])
     }
 

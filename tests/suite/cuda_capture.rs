@@ -9,7 +9,7 @@ use siluette::conformance::{Case, Purpose, cases_for};
 use siluette::cudarc::driver::sys::{CUgraphInstantiate_flags as GraphFlags, CUstreamCaptureMode};
 use siluette::cudarc::driver::{CudaSlice, CudaStream, DevicePtr};
 use siluette::{
-    CommitCache, CompactMask, CompactRows, CompactWeight, CoupledNeurons, Cuda, CudaTensor,
+    BiGru, CommitCache, CompactMask, CompactRows, CompactWeight, CoupledNeurons, Cuda, CudaTensor,
     CudaTensorMut, CudaWorkspace, Error, ExitGate, ExitHead, ExitHeadStates, FeatureAttention,
     GatedMlp, GatherNorm, HasLayout, InvertIndices, Layout, MaskedGatedMlp, MergeExitStates,
     NamedLayouts, Operation, PrunedGatedMlp, PrunedLinear, ScatterAdd, ScatterNormGather,
@@ -197,6 +197,7 @@ fn every_operation_can_be_captured() {
         CompactRows,
         ScatterRows,
         CommitCache,
+        BiGru,
         FeatureAttention,
     );
 }

@@ -1,6 +1,7 @@
 //! The integration tests, one binary so that the crate is linked once.
 
 mod bad_input;
+mod bigru;
 mod conformance;
 #[cfg(feature = "cuda")]
 mod cuda_capture;

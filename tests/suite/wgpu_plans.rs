@@ -418,6 +418,27 @@ fn movement_and_selections_are_cut_to_the_limits() {
 }
 
 #[test]
+fn recurrences_are_cut_to_the_limits() {
+    let Some(context) = context() else { return };
+    let cases = selection(&[
+        "bigru f16 batch=3 length=7 input=10 hidden=12 layers=2 lengths h0 gap",
+        "bigru f32 batch=9 length=6 input=10 hidden=8 layers=1 lengths",
+        "bigru bf16 batch=2 length=5 input=9 hidden=15 layers=1 lengths",
+    ]);
+    // Gates of two or three texts of the first cases.
+    let small =
+        limited(&context, |limits| limits.max_storage_buffer_binding_size = 5 << 10).unwrap();
+    assert_passes(small, &cases, "bindings of 5 KiB");
+    let few = limited(&context, |limits| limits.max_compute_workgroups_per_dimension = 5).unwrap();
+    assert_passes(few, &cases, "5 workgroups a dimension");
+    // Too few to keep the weights with their invocations.
+    let narrow =
+        limited(&context, |limits| limits.max_compute_invocations_per_workgroup = 64).unwrap();
+    let cases = selection(&["bigru bf16 batch=2 length=5 input=9 hidden=50 layers=1 lengths"]);
+    assert_passes(narrow, &cases, "64 invocations");
+}
+
+#[test]
 fn what_cannot_be_cut_is_refused() {
     let Some(context) = context() else { return };
     let refused = |context: Wgpu, words: &str| {

@@ -9,11 +9,12 @@ use super::Cuda;
 use super::driver::device_error;
 use super::region::Region;
 use super::tensor::{CudaTensor, CudaTensorMut, CudaWorkspace};
+use crate::arguments::MAX_REPEATED;
 use crate::error::{Backend, Error, Problem};
 use crate::layout::{HasLayout as _, Layout};
 
-/// The most arguments of one call, its workspace included.
-const MAX_ARGUMENTS: usize = 20;
+/// The most arguments of one call, its workspace included: ten for each layer or branch, and some.
+const MAX_ARGUMENTS: usize = 10 * MAX_REPEATED + 20;
 /// What 16-byte loads need.
 pub(crate) const VECTOR_BYTES: u64 = 16;
 /// What cudarc's and CUDA's own allocations are aligned to.

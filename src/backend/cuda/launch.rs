@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::capabilities::CudaCapabilities;
+use crate::arguments::MAX_REPEATED;
 use crate::dtype::DType;
 use crate::error::{Backend, Error};
 
@@ -95,8 +96,8 @@ pub struct CudaPlan {
 }
 
 impl CudaPlan {
-    /// Three thresholds of f32 by three digits each, and what is done with them.
-    pub(crate) const MAX_LAUNCHES: usize = 13;
+    /// Two for each layer or branch, and what is before and behind them.
+    pub(crate) const MAX_LAUNCHES: usize = 2 * MAX_REPEATED + 4;
 
     pub(crate) fn push(&mut self, launch: Launch) {
         self.launches[self.length] = Some(launch);

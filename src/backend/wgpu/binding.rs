@@ -4,7 +4,7 @@ use super::capabilities::WgpuCapabilities;
 use super::tensor::{WgpuTensor, WgpuWorkspace};
 use crate::dtype::DType;
 use crate::error::{Backend, Error, Problem};
-use crate::layout::{HasLayout, Layout};
+use crate::layout::{HasLayout, Layout, MAX_RANK};
 
 /// A tensor whose buffer has been checked.
 #[derive(Clone, Copy, Debug)]
@@ -115,6 +115,40 @@ impl<'a> Operand<'a> {
         let begin = self.tensor.offset + first as u64 * stride * size;
         let elements = (count as u64 - 1) * stride + layout.columns() as u64;
         self.bound(begin, elements * size)
+    }
+
+    /// How many consecutive entries of the outermost dimension one binding can hold.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if it cannot hold one.
+    pub fn slices_per_binding(&self) -> Result<usize, Error> {
+        let layout = self.tensor.layout;
+        let size = layout.dtype().size() as u64;
+        let slice = self.slices_span(1)? * size;
+        // A binding starts on the boundary before the data and ends on the word behind it.
+        let Some(room) = self.limit.checked_sub(self.alignment + 4 + slice) else {
+            return Err(self.too_large(slice));
+        };
+        let stride = (layout.strides()[0] as u64 * size).max(1);
+        Ok(usize::try_from(room / stride + 1).unwrap_or(usize::MAX))
+    }
+
+    /// Entries `first..first + count` of the outermost dimension.
+    pub fn slices(&self, first: usize, count: usize) -> Result<Bound<'a>, Error> {
+        let layout = self.tensor.layout;
+        let size = layout.dtype().size() as u64;
+        let begin = self.tensor.offset + first as u64 * layout.strides()[0] as u64 * size;
+        self.bound(begin, self.slices_span(count)? * size)
+    }
+
+    /// Elements from the first to the last of `count` entries of the outermost dimension.
+    fn slices_span(&self, count: usize) -> Result<u64, Error> {
+        let layout = self.tensor.layout;
+        let mut shape = [count; MAX_RANK];
+        let rank = layout.shape().len();
+        shape[1..rank].copy_from_slice(&layout.shape()[1..]);
+        let slices = Layout::strided(layout.dtype(), &shape[..rank], layout.strides())?;
+        Ok(slices.span() as u64)
     }
 
     /// All of it.

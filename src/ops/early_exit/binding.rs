@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::layout::HasLayout as _;
 
 /// That no output shares memory with an input or another output.
-pub(super) fn check_outputs<'a>(
+pub(crate) fn check_outputs<'a>(
     args: impl Arguments<Operand<'a>, Operand<'a>>,
 ) -> Result<(), Error> {
     let (mut inputs, mut outputs) = (Vec::new(), Vec::new());

@@ -33,7 +33,7 @@
 //! result. Its statistics are NaN in the first two cases; in the third its logits are `-inf` and its entropy NaN.
 
 #[cfg(feature = "wgpu")]
-mod binding;
+pub(crate) mod binding;
 pub mod commit_cache;
 pub mod compact_rows;
 mod config;

@@ -18,6 +18,9 @@ use crate::dtype::DType;
 use crate::error::{Error, Problem};
 use crate::layout::Layout;
 use crate::operation::Operation as _;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+use crate::ops::feature_attention::gru::GruExtent;
+use crate::ops::feature_attention::gru::scratch::GruScratch;
 use crate::ops::feature_attention::gru::validate_hidden;
 use crate::validate::Validator;
 
@@ -151,10 +154,26 @@ impl BiGru {
     /// Scratch memory for `batch` texts of `length` tokens, in bytes, on backends where the caller brings it: the
     /// input's share of every gate, and what passes between layers.
     pub fn workspace_bytes(&self, batch: usize, length: usize) -> usize {
-        let tokens = batch.saturating_mul(length);
-        let gates = scratch_bytes(tokens, 2 * 3 * self.hidden);
-        let between = if self.layers > 1 { scratch_bytes(tokens, 2 * self.hidden) } else { 0 };
-        gates.saturating_add(between)
+        self.scratch(batch, length).bytes
+    }
+
+    fn scratch(&self, batch: usize, length: usize) -> GruScratch {
+        GruScratch::new(batch, length, self.hidden, self.layers > 1)
+    }
+
+    /// Layers behind the first read f32 from the workspace.
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    fn layer_extent(&self, layer: usize, batch: usize, steps: usize) -> GruExtent {
+        let is_first = layer == 0;
+        GruExtent {
+            op: Self::NAME,
+            batch,
+            steps,
+            features: if is_first { self.input } else { 2 * self.hidden },
+            hidden: self.hidden,
+            activation: if is_first { self.dtype } else { DType::F32 },
+            weight: self.weight_dtype,
+        }
     }
 
     /// Texts and tokens of a text; a shape error unless `x` has both.
@@ -167,11 +186,6 @@ impl BiGru {
             }
         }
     }
-}
-
-/// f32 values, up to the alignment of what follows.
-fn scratch_bytes(tokens: usize, columns: usize) -> usize {
-    tokens.saturating_mul(columns).saturating_mul(size_of::<f32>()).saturating_add(255) / 256 * 256
 }
 
 const X: &str = "texts, tokens, features";

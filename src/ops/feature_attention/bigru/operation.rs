@@ -144,9 +144,9 @@ impl Operation for BiGru {
         &self,
         cuda: &Cuda,
         args: &BiGruArgs<Layout, Layout>,
-        aligned: bool,
+        _aligned: bool,
     ) -> Result<CudaPlan, Error> {
-        super::cuda::plan(cuda, self, args, aligned)
+        super::cuda::plan(cuda, self, args)
     }
 }
 

@@ -1,9 +1,14 @@
 //! What operations share that run bidirectional GRUs: weights of layers, and the recurrence.
 
 pub(crate) mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 pub(crate) mod reference;
+pub(crate) mod scratch;
 #[cfg(feature = "safetensors")]
 pub(crate) mod weights;
+#[cfg(feature = "wgpu")]
+pub(crate) mod wgpu;
 
 use crate::arguments::{ArgumentInfo, MAX_REPEATED, Repeated};
 use crate::dtype::DType;
@@ -52,6 +57,45 @@ macro_rules! gru_tensors {
     };
 }
 pub(crate) use gru_tensors;
+
+/// The size of a layer's work, and its types.
+#[derive(Clone, Copy, Debug)]
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+pub(crate) struct GruExtent {
+    pub op: &'static str,
+    pub batch: usize,
+    pub steps: usize,
+    /// Of what the layer reads.
+    pub features: usize,
+    pub hidden: usize,
+    /// Of what the layer reads.
+    pub activation: DType,
+    pub weight: DType,
+}
+
+#[cfg(feature = "cuda")]
+impl<T> GruTensors<T> {
+    /// What `make` makes of each tensor; `fields` are those of the eight repeated tensors, in order.
+    pub fn try_map<To>(
+        self,
+        fields: &[&'static [ArgumentInfo]],
+        mut make: impl FnMut(&'static ArgumentInfo, T) -> Result<To, Error>,
+    ) -> Result<GruTensors<To>, Error> {
+        let mut directions = [const { [const { Repeated::none() }; 4] }; 2];
+        let tensors = self.directions.into_iter().flatten();
+        for ((slot, tensors), field) in directions.iter_mut().flatten().zip(tensors).zip(fields) {
+            *slot = tensors.try_map(field, &mut make)?;
+        }
+        Ok(GruTensors { directions })
+    }
+
+    pub fn as_ref(&self) -> GruTensors<&T> {
+        let directions = self.directions.each_ref();
+        GruTensors {
+            directions: directions.map(|tensors| tensors.each_ref().map(Repeated::as_ref)),
+        }
+    }
+}
 
 impl<T: Copy> GruTensors<T> {
     /// The weights of a layer that validation has shown to be there.

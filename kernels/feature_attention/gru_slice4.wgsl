@@ -1,0 +1,1 @@
+#import feature_attention/gru_slice.wgsl fours=4u
