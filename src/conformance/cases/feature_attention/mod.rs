@@ -1,14 +1,14 @@
 //! Cases of feature attention and of the GRU under it, one file an operation.
 
+mod attention;
 mod bigru;
-mod feature_attention;
 mod selective;
 
 use crate::conformance::{Case, Tolerance};
 use crate::operation::NamedLayouts;
 
 pub(super) fn cases() -> Vec<Case> {
-    [feature_attention::cases(), bigru::cases(), selective::cases()].concat()
+    [attention::cases(), bigru::cases(), selective::cases()].concat()
 }
 
 /// The tolerance of any inputs, or `None` for operations of other families.
@@ -18,7 +18,7 @@ pub(super) fn tolerance(
     outputs: &NamedLayouts,
 ) -> Option<Tolerance> {
     match op {
-        "feature_attention" => feature_attention::tolerance(inputs, outputs),
+        "feature_attention" => attention::tolerance(inputs, outputs),
         "bigru" => {
             let out = outputs.get("out")?;
             Some(bigru::tolerance(out.dtype()))
