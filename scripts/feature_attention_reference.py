@@ -86,8 +86,7 @@ def case_list() -> list[Case]:
     for stack_mode in ("output_chained", "state_chained"):
         for select in ("branch_softmax", "global_sum"):
             for branches in (1, 3):
-                # The sum over the batch is over texts with tokens alone.
-                lengths = (5, 2, 0) if select == "branch_softmax" else (5, 2, 3)
+                lengths = (5, 2, 0)
                 parameters = {"stack_mode": stack_mode, "select": select}
                 name = f"{stack_mode}_{select}_{branches}"
                 selective.append(
@@ -238,7 +237,12 @@ def selective_feature_attention(case: Case) -> Tensors:
             summary = valid.mean(dim=(0, 1)) + valid.amax(dim=(0, 1))
             z = squeeze(summary).tanh()
             gates[:, text] = torch.stack([selection(z).sigmoid() for selection in selections])
-    weights_of_branches = gates.softmax(dim=0) if case.parameters["select"] == "branch_softmax" else gates / gates.sum()
+    if case.parameters["select"] == "branch_softmax":
+        weights_of_branches = gates.softmax(dim=0)
+    else:
+        # The sum over the batch is over texts with tokens alone.
+        powers = gates.exp()
+        weights_of_branches = powers / powers[:, [length > 0 for length in lengths]].sum()
     out = expand((weights_of_branches[:, :, None, :] * stacked).sum(dim=0))
     for text, length in enumerate(lengths):
         out[text, length:] = 0.0

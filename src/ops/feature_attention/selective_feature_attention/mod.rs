@@ -86,8 +86,8 @@ pub enum Select {
     /// The branches, for each text and channel: the paper's softmax.
     #[default]
     BranchSoftmax,
-    /// All branches, channels and texts of the batch that have tokens: what the authors' code does. A text's result then
-    /// depends on its batch; only for weights that were trained like that.
+    /// All branches, channels and texts of the batch that have tokens, `exp(g)` over the sum of all of them: what the
+    /// authors' code does. A text's result then depends on its batch; only for weights that were trained like that.
     GlobalSum,
 }
 
