@@ -329,6 +329,8 @@ mod tests {
         let kinds = Kinds::new(layout(&[1]), layout(&[2]), layout(&[5]));
         assert!(kinds.ids.is_none() && kinds.mask.is_none() && kinds.rest.is_none());
         let kinds = kinds.ids(layout(&[3])).mask(layout(&[4])).rest(layout(&[6]));
+        let kinds = kinds.weights(Repeated::from([layout(&[7]); 2]));
+        assert_eq!(kinds.layouts().weights.get(1), Some(&layout(&[7])));
         let (layouts, inputs) = (kinds.layouts(), kinds.inputs());
         assert_eq!((layouts.ids, layouts.mask), (Some(layout(&[3])), Some(layout(&[4]))));
         assert_eq!((inputs.ids, inputs.mask), (layouts.ids, layouts.mask));

@@ -64,7 +64,7 @@ pub trait Arguments<In, Out>: Sized {
 
     /// Every tensor, in declaration order.
     const INFO: &'static [ArgumentInfo] =
-        (&const { flatten(Self::FIELDS) }).split_at(repeated::count(Self::FIELDS)).0;
+        const { flatten(Self::FIELDS) }.split_at(repeated::count(Self::FIELDS)).0;
 
     /// Builds the set by asking for each tensor by name.
     ///

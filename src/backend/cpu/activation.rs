@@ -21,14 +21,8 @@ pub(crate) fn sigmoid<V: Vectors>(v: V, x: V::Vector) -> V::Vector {
 #[inline(always)]
 pub(crate) fn tanh<V: Vectors>(v: V, x: V::Vector) -> V::Vector {
     const SMALL: f32 = 0.625;
-    const POLYNOMIAL: [f32; 6] = [
-        2.292_744_8e-3,
-        -8.343_945_5e-3,
-        2.176_891_9e-2,
-        -5.395_926e-2,
-        0.133_333_04,
-        -0.333_333_33,
-    ];
+    const POLYNOMIAL: [f32; 6] =
+        [2.292_744_8e-3, -8.343_945e-3, 2.176_891_9e-2, -5.395_926e-2, 0.133_333_04, -0.333_333_33];
     let (zero, one) = (v.splat(0.0), v.splat(1.0));
     let size = v.abs(x);
     let e = exp_of_negative(v, v.mul(size, v.splat(-2.0)));

@@ -159,15 +159,17 @@ impl Selective {
         linear(["expand_weight", "expand_bias"], features, reduced, 1.0);
         let fields = SelectiveFeatureAttentionArgs::<Layout, Layout>::FIELDS;
         let hidden = reduced / 2;
+        let name = |field: usize, branch: usize| fields[field][branch].name;
         for branch in 0..branches {
-            let name = |field: usize| fields[field][branch].name;
             // Two directions of four fields each, then the selection's.
             for first in [1, 5] {
                 let rows = 3 * hidden;
-                linear([name(first), name(first + 2)], rows, reduced, 1.0);
-                linear([name(first + 1), name(first + 3)], rows, hidden, 1.0);
+                let [weight_ih, weight_hh, bias_ih, bias_hh] =
+                    [0, 1, 2, 3].map(|tensor| name(first + tensor, branch));
+                linear([weight_ih, bias_ih], rows, reduced, 1.0);
+                linear([weight_hh, bias_hh], rows, hidden, 1.0);
             }
-            linear([name(13), name(14)], reduced, squeezed, 3.0);
+            linear([name(13, branch), name(14, branch)], reduced, squeezed, 3.0);
         }
         if self.has_lengths {
             let lengths = Fill::Integers { from: 0, below: length as i32 + 1 };

@@ -10,7 +10,7 @@ pub(crate) mod weights;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
 
-use crate::arguments::{ArgumentInfo, MAX_REPEATED, Repeated};
+use crate::arguments::{ArgumentInfo, Repeated};
 use crate::dtype::DType;
 use crate::error::{Error, Problem};
 use crate::layout::Layout;
@@ -134,11 +134,11 @@ impl GruTensors<Layout> {
         for (direction, tensors) in self.directions.iter().enumerate() {
             for (place, tensors) in tensors.iter().enumerate() {
                 let field = fields[4 * direction + place];
-                for layer in 0..MAX_REPEATED {
+                for (layer, info) in field.iter().enumerate() {
                     let wanted = layer < shape.layers;
                     let is_bias = place >= 2;
                     let layout = tensors.get(layer).copied();
-                    let name = field[layer].name;
+                    let name = info.name;
                     if !(wanted && is_bias) {
                         let remedy = if direction == 1 && wanted { REVERSE } else { LAYERS };
                         check.presence(name, layout.is_some(), wanted, remedy)?;

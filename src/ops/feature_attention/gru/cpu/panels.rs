@@ -128,7 +128,7 @@ pub(super) fn pack_bias(
     let [from_input, from_state] = [from_input, from_state].map(|bias| bias.map(FloatRows::new));
     gates.fill(0.0);
     new.fill(0.0);
-    for unit in 0..groups.hidden {
+    for (unit, new) in new[..groups.hidden].iter_mut().enumerate() {
         let lanes = groups.tiling.lanes;
         let (group, lane) = (unit / lanes, unit % lanes);
         for gate in 0..3 {
@@ -136,6 +136,6 @@ pub(super) fn pack_bias(
             let state = if gate < 2 { get(&from_state, at) } else { 0.0 };
             gates[(3 * group + gate) * lanes + lane] = get(&from_input, at) + state;
         }
-        new[unit] = get(&from_state, 2 * groups.hidden + unit);
+        *new = get(&from_state, 2 * groups.hidden + unit);
     }
 }
