@@ -139,17 +139,20 @@ fn write_peers(text: &mut String, file: &Path, report: &Value) {
     )
     .unwrap();
     let results = report["results"].as_array().unwrap();
-    // A table for blocks and one for heads: the shapes of each have names of their own.
-    for columns in ["ffn", "vocabulary"] {
+    // A table for blocks, one for heads and one for GRUs: the shapes of each have names of their own.
+    for (columns, unit) in [("ffn", "rows"), ("vocabulary", "rows"), ("input", "tokens")] {
         let of_table = |result: &&Value| result[columns].is_u64();
-        write_peers_table(text, columns, &results.iter().filter(of_table).collect::<Vec<_>>());
+        let of_table: Vec<&Value> = results.iter().filter(of_table).collect();
+        if !of_table.is_empty() {
+            write_peers_table(text, columns, unit, &of_table);
+        }
     }
 }
 
-fn write_peers_table(text: &mut String, columns: &str, results: &[&Value]) {
+fn write_peers_table(text: &mut String, columns: &str, unit: &str, results: &[&Value]) {
     let rows: BTreeSet<u64> =
         results.iter().map(|result| result["rows"].as_u64().unwrap()).collect();
-    let headings: Vec<String> = rows.iter().map(|rows| format!("{rows} rows |")).collect();
+    let headings: Vec<String> = rows.iter().map(|rows| format!("{rows} {unit} |")).collect();
     writeln!(text, "| operation | dtype | hidden/{columns} | {}", headings.join(" ")).unwrap();
     writeln!(text, "|---|---|---|{}", "---:|".repeat(rows.len())).unwrap();
     for group in results.chunks(rows.len()) {

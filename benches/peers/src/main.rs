@@ -1,5 +1,5 @@
-//! The SwiGLU block, dense and pruned, and a language model's head, by siluette and by candle, in turns, on the same cold
-//! weights.
+//! The SwiGLU block, dense and pruned, a language model's head and a bidirectional GRU, by siluette and by candle, in
+//! turns, on the same weights; but for the GRU's they are cold.
 //!
 //! `cargo run --release --manifest-path benches/peers/Cargo.toml -- [FILE.json [OPERATION]]`: results go to the file, those
 //! of one operation alone in place of its former ones.
@@ -9,9 +9,10 @@
 //! machine for a moment slows all alike. candle composes `matmul`, `silu` and `mul`, as its models do. Threads:
 //! rayon's default for both. The pruned block reads and writes half of the features (DISP-LLM): siluette gathers and
 //! scatters inside the block, candle by `index_select` and `index_add` around it. Of the head both give the best token,
-//! candle by `matmul` and `argmax`.
+//! candle by `matmul` and `argmax`. The GRU reads 32 texts; candle's has one direction and runs twice.
 
 mod dense;
+mod gru;
 mod head;
 mod measure;
 mod pruned;
@@ -23,6 +24,7 @@ use candle_core::WithDType;
 use serde_json::{Value, json};
 use siluette::{DType, Float, bf16, f16};
 
+use gru::Gru;
 use head::Heads;
 use measure::{Failure, Medians};
 use weights::Layers;
@@ -34,6 +36,10 @@ const ROWS: [usize; 4] = [1, 8, 64, 512];
 /// Vocabulary and hidden features of SmolLM2 135M and of Llama 3.2 1B.
 const HEADS: [(usize, usize); 2] = [(576, 49_152), (2048, 128_256)];
 const HEAD_ROWS: [usize; 3] = [1, 4, 8];
+
+/// Features of a token, hidden units a direction, and tokens of a text.
+const GRUS: [(usize, usize); 3] = [(300, 50), (300, 150), (300, 300)];
+const GRU_TOKENS: [usize; 2] = [32, 64];
 
 fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
@@ -55,6 +61,12 @@ fn main() -> Result<(), Failure> {
     for (hidden, vocabulary) in HEADS.into_iter().filter(|_| is_wanted("exit_head")) {
         results.extend(heads::<bf16>(hidden, vocabulary)?);
         results.extend(heads::<f32>(hidden, vocabulary)?);
+    }
+    for (input, hidden) in GRUS.into_iter().filter(|_| is_wanted("bigru")) {
+        let gru = Gru::new(input, hidden)?;
+        let shape = [("hidden", hidden), ("input", input)];
+        let measure = |tokens| gru::measure(&gru, tokens);
+        results.extend(compare::<f32>("bigru", shape, &GRU_TOKENS, measure)?);
     }
     match file {
         Some(file) => write(&file, results, is_wanted),
