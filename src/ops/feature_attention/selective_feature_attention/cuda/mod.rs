@@ -156,8 +156,7 @@ impl Call<'_> {
         let is_chained = op.stack_mode == StackMode::StateChained;
         for branch in 0..op.branches {
             let reads_branch = branch > 0 && !is_chained;
-            let reduced =
-                Place::scratch(self.section(self.sections.reduced), steps, op.reduced);
+            let reduced = Place::scratch(self.section(self.sections.reduced), steps, op.reduced);
             let layer = Layer {
                 extent: op.gru_extent(batch, steps),
                 weights: weights.as_ref().layer(branch),
