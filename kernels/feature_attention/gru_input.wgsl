@@ -3,9 +3,10 @@
 //
 // x  [B, L, I]  any of f32, f16, bf16, batch and token strides      W_d  [N, I], b_d  [N]  one dtype, nn.Linear layout
 // scratch  lengths [B], clamped to L, then gates [B, L, 2, N] f32, dense; what belongs to padding is not written, or is
-// of no use. With one direction this is a plain product: [B, L, N] and no lengths.  N = 3h, gates in the order r, z, n; b_d is b_ih alone: the recurrence adds b_hh
+// of no use.  N = 3h, gates in the order r, z, n; b_d is b_ih alone: the recurrence adds b_hh
+// With one direction this is a plain product, [B, L, N] in scratch, and no lengths are.
 //
-// launch  ceil(B L / (4 THREADS_M)) * directions * ceil(N / (4 THREADS_N)), tokens fastest, so that neighbours share weights
+// launch  ceil(B L / (4 THREADS_M)) * directions * ceil(N / (4 THREADS_N)), tokens fastest: neighbours share weights
 // workgroup  THREADS_N x THREADS_M invocations, each 4 tokens by 4 rows of W; DEPTH elements of I at a time
 // workgroup memory  DEPTH * (THREADS_M + THREADS_N) * 16 + 4 bytes
 // Tokens are counted through the batch, so that short rows fill tiles; a tile without a valid token returns at once. A

@@ -32,7 +32,8 @@ __device__ __forceinline__ void load_or_clear(const T* row, int column, int colu
 }
 
 // Four elements of a row to four rows of a tile that has k outermost.
-template <int PITCH> __device__ __forceinline__ void store_transposed(float* tile, int k, int row, const float (&value)[4]) {
+template <int PITCH>
+__device__ __forceinline__ void store_transposed(float* tile, int k, int row, const float (&value)[4]) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) tile[(k + i) * PITCH + row] = value[i];
 }

@@ -7,8 +7,8 @@
 // launch  ceil(B L / (4 THREADS_M)) * ceil(D / (4 THREADS_N)), tokens fastest, so that neighbours share weights
 // workgroup  THREADS_N x THREADS_M invocations, each 4 tokens by 4 rows of W; DEPTH channels at a time
 // workgroup memory  DEPTH * (THREADS_M + THREADS_N) * 16 + 4 bytes
-// The sum over the branches is made where the tile is loaded, in order; the product is summed over d1 in f32, in order: a
-// token's bits are its own. A tile without a valid token is filled with zeros. One rounding, to the output's type.
+// The sum over the branches is made where the tile is loaded, in order; the product is summed over d1 in f32, in order:
+// a token's bits are its own. A tile without a valid token is filled with zeros. One rounding, to the output's type.
 
 override THREADS_M: u32 = 8u;
 override THREADS_N: u32 = 8u;

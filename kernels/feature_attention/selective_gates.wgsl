@@ -1,8 +1,8 @@
 // selective_gates: the weights of one branch of every text
 //   e = exp(sigmoid(W z + b))      behind the last branch, if `normalises`: w_i = e_i / sum over the branches of e_i
 //
-// squeezed  [B, d1 + d2] f32, z behind d1 others      W  [d1, d2], b  [d1]  one dtype, b optional      lengths  [B]  i32, optional
-// weights  [B, N, d1] f32; 0 for a text without tokens
+// squeezed  [B, d1 + d2] f32, z behind d1 others      W  [d1, d2], b  [d1]  one dtype, b optional
+// lengths  [B]  i32, optional      weights  [B, N, d1] f32; 0 for a text without tokens
 //
 // launch  ceil(B d1 / THREADS); an invocation owns a channel of a text
 // workgroup  THREADS invocations

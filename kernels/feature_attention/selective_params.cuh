@@ -1,6 +1,6 @@
 // What the host passes to the kernels of selective_feature_attention; the twins are in
-// src/ops/feature_attention/selective_feature_attention/cuda/parameters.rs. Strides are in elements. Fields of 8 bytes come
-// first.
+// src/ops/feature_attention/selective_feature_attention/cuda/parameters.rs. Strides are in elements. Fields of 8 bytes
+// come first.
 #pragma once
 #include "gru_params.cuh"
 

@@ -3,8 +3,8 @@
 // weights  `elements` numbers, f32
 //
 // launch  1
-// workgroup  THREADS invocations; invocation k adds every THREADS-th number from k on, then the first adds their sums in
-// order, in f32
+// workgroup  THREADS invocations; invocation k adds every THREADS-th number from k on, then the first adds their sums
+// in order, in f32
 // workgroup memory  THREADS * 4 + 4 bytes
 
 override THREADS: u32 = 128u;

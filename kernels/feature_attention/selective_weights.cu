@@ -13,8 +13,8 @@
 //   select  4 lanes a row of Wi, a lane every 4th column, then a fixed shuffle tree
 // selective_total  grid (1)   block 1,024; thread k adds every 1,024th weight from k on, then a fixed tree
 //   shared  128 bytes
-// All of it in f32, in an order that depends on N, d1, d2 and the text's length (in selective_total on B). A text without
-// tokens has weights of 0, which add nothing to a total.
+// All of it in f32, in an order that depends on N, d1, d2 and the text's length (in selective_total on B). A text
+// without tokens has weights of 0, which add nothing to a total.
 #include "gru.cuh"
 #include "reduce.cuh"
 #include "selective_params.cuh"

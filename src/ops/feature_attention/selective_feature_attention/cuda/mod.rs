@@ -83,8 +83,9 @@ impl Cuda {
             lengths: lengths.address(),
         };
         let x = Place::tensor(&x, &layouts.x);
-        // SAFETY: `validate` proved shapes, strides and dtypes, the binder alignment, that nothing written overlaps anything,
-        // and that the workspace has the room that `sections` divides. Each launch reads what those before it wrote.
+        // SAFETY: `validate` proved shapes, strides and dtypes, the binder alignment, that nothing written overlaps
+        // anything, and that the workspace has the room that `sections` divides. Each launch reads what those before it
+        // wrote.
         unsafe {
             call.reduce(x, &reduce_weight, &reduce_bias)?;
             call.branches(&gru)?;
