@@ -238,7 +238,9 @@ def selective_feature_attention(case: Case) -> Tensors:
             summary = valid.mean(dim=(0, 1)) + valid.amax(dim=(0, 1))
             z = squeeze(summary).tanh()
             gates[:, text] = torch.stack([selection(z).sigmoid() for selection in selections])
-    weights_of_branches = gates.softmax(dim=0) if case.parameters["select"] == "branch_softmax" else gates / gates.sum()
+    weights_of_branches = gates.softmax(dim=0)
+    if case.parameters["select"] == "global_sum":
+        weights_of_branches = gates.exp() / gates.exp()[:, [length > 0 for length in lengths]].sum()
     out = expand((weights_of_branches[:, :, None, :] * stacked).sum(dim=0))
     for text, length in enumerate(lengths):
         out[text, length:] = 0.0
