@@ -2,7 +2,8 @@
 //   gates[b,t, d*N + j] = x[b,t,:] . W_d[j,:] + b_d[j]     of every valid token t < length[b]
 //
 // x  [B, L, I]  activation dtype A, batch and token strides      W_d  [N, I], b_d  [N]  weight dtype W, nn.Linear layout
-// gates  [B, L, D * N]  f32, dense; D = 1 or 2 directions; what belongs to padding is not written, or is of no use
+// gates  [B, L, D * N]  f32, dense; what belongs to padding is not written, or is of no use
+// D = 2 directions, or 1: then this is a plain product
 // N = 3h, gates in the order r, z, n; b_d is b_ih alone: b_hn must stay inside r * (...), the recurrence adds b_hh
 //
 // grid  (ceil(B L / 32), ceil(D N / 64))   block 128
@@ -10,30 +11,7 @@
 // A thread owns 4 tokens x 4 rows; tokens are counted through the batch, so that short rows fill tiles; a tile without a
 // valid token returns at once. A product is summed over I in f32, in order, by FMAs: its bits depend on its token and
 // row of W alone, neither on the batch, on L nor on the tile.
-#include "gru.cuh"
-
-constexpr int INPUT_THREADS = 128;
-constexpr int INPUT_TOKENS = 32;
-constexpr int INPUT_ROWS = 64;
-constexpr int INPUT_DEPTH = 16;
-constexpr int INPUT_OWN = 4;                         // tokens and rows of a thread
-constexpr int INPUT_QUARTERS = INPUT_DEPTH / 4;      // threads that load one row
-constexpr int INPUT_LOADED = INPUT_THREADS / INPUT_QUARTERS; // rows that all of them load at once
-constexpr int INPUT_PANELS = INPUT_ROWS / INPUT_LOADED;
-// 4 more than the rows: what a thread reads stays 16-byte aligned.
-constexpr int INPUT_TOKEN_PITCH = INPUT_TOKENS + 4;
-constexpr int INPUT_ROW_PITCH = INPUT_ROWS + 4;
-static_assert(INPUT_LOADED == INPUT_TOKENS, "one load of x a thread");
-
-// Whether any of the tile's tokens is valid.
-__device__ __forceinline__ bool has_valid_token(const GruInputParams& p, int64_t first) {
-    const int64_t end = min(first + INPUT_TOKENS, int64_t(p.batch) * p.steps);
-    for (int64_t row = first / p.steps; row * p.steps < end; ++row) {
-        const int64_t token = first - row * p.steps;
-        if (row_length(p.lengths, int(row), p.steps) > token) return true;
-    }
-    return false;
-}
+#include "product_tile.cuh"
 
 template <class A> __device__ __forceinline__ const A* token_row(const GruInputParams& p, int64_t token) {
     if (token >= int64_t(p.batch) * p.steps) return nullptr;
@@ -52,36 +30,6 @@ template <class W> __device__ __forceinline__ float bias_of(const GruInputParams
     return row < p.outputs ? load_or_zero<W>(p.forward.bias, row) : load_or_zero<W>(p.reverse.bias, row - p.outputs);
 }
 
-template <class T>
-__device__ __forceinline__ void load_or_clear(const T* row, int column, int columns, bool vectorised,
-                                              float (&value)[4]) {
-    load_four(row, column, row == nullptr ? 0 : columns, vectorised, value);
-}
-
-// Four elements of a row to four rows of a tile that has k outermost.
-template <int PITCH> __device__ __forceinline__ void store_transposed(float* tile, int k, int row, const float (&value)[4]) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) tile[(k + i) * PITCH + row] = value[i];
-}
-
-__device__ __forceinline__ void multiply(const float* x_tile, const float* weight_tile,
-                                         float (&sum)[INPUT_OWN][INPUT_OWN]) {
-    const int own_token = int(threadIdx.x) / 16 * INPUT_OWN;
-    const int own_row = int(threadIdx.x) % 16 * INPUT_OWN;
-#pragma unroll
-    for (int k = 0; k < INPUT_DEPTH; ++k) {
-        const float4 x4 = *reinterpret_cast<const float4*>(x_tile + k * INPUT_TOKEN_PITCH + own_token);
-        const float4 w4 = *reinterpret_cast<const float4*>(weight_tile + k * INPUT_ROW_PITCH + own_row);
-        const float x[INPUT_OWN] = {x4.x, x4.y, x4.z, x4.w};
-        const float w[INPUT_OWN] = {w4.x, w4.y, w4.z, w4.w};
-#pragma unroll
-        for (int token = 0; token < INPUT_OWN; ++token) {
-#pragma unroll
-            for (int row = 0; row < INPUT_OWN; ++row) sum[token][row] = fmaf(x[token], w[row], sum[token][row]);
-        }
-    }
-}
-
 template <class A, class W> __device__ __forceinline__ void gru_input(const GruInputParams& p) {
     SHARED_ARRAY(float, x_tile, [INPUT_DEPTH * INPUT_TOKEN_PITCH]);
     SHARED_ARRAY(float, weight_tile, [INPUT_DEPTH * INPUT_ROW_PITCH]);
@@ -89,7 +37,7 @@ template <class A, class W> __device__ __forceinline__ void gru_input(const GruI
     const int first_row = int(blockIdx.y) * INPUT_ROWS;
     grid_dependency_launch_dependents();
     grid_dependency_wait();
-    if (!has_valid_token(p, first_token)) return;
+    if (!has_valid_token(p.lengths, p.batch, p.steps, first_token)) return;
 
     const int loaded = int(threadIdx.x) / INPUT_QUARTERS;
     const int quarter = int(threadIdx.x) % INPUT_QUARTERS * 4;

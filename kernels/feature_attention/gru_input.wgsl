@@ -4,8 +4,9 @@
 // x  [B, L, I]  any of f32, f16, bf16, batch and token strides      W_d  [N, I], b_d  [N]  one dtype, nn.Linear layout
 // scratch  lengths [B], clamped to L, then gates [B, L, 2, N] f32, dense; what belongs to padding is not written, or is
 // of no use.  N = 3h, gates in the order r, z, n; b_d is b_ih alone: the recurrence adds b_hh
+// With one direction this is a plain product, [B, L, N] in scratch, and no lengths are.
 //
-// launch  ceil(B L / (4 THREADS_M)) * 2 ceil(N / (4 THREADS_N)), tokens fastest, so that neighbours share weights
+// launch  ceil(B L / (4 THREADS_M)) * directions * ceil(N / (4 THREADS_N)), tokens fastest: neighbours share weights
 // workgroup  THREADS_N x THREADS_M invocations, each 4 tokens by 4 rows of W; DEPTH elements of I at a time
 // workgroup memory  DEPTH * (THREADS_M + THREADS_N) * 16 + 4 bytes
 // Tokens are counted through the batch, so that short rows fill tiles; a tile without a valid token returns at once. A
@@ -26,6 +27,7 @@ struct Parameters {
     steps: u32,
     features: u32,
     outputs: u32,
+    directions: u32,
     token_tiles: u32,
     // Of one direction.
     row_tiles: u32,
@@ -138,7 +140,7 @@ fn gru_input(
     if (index >= parameters.workgroups) {
         return;
     }
-    if (index == 0u) {
+    if (index == 0u && parameters.directions == 2u) {
         store_lengths(thread);
     }
     if (thread == 0u) {
@@ -177,7 +179,7 @@ fn gru_input(
     let tokens = parameters.batch * parameters.steps;
     for (var i = 0u; i < min(tokens - min(token, tokens), 4u); i++) {
         let sum = select(select(sum0, sum1, i == 1u), select(sum2, sum3, i == 3u), i >= 2u);
-        let at = parameters.scratch_gates_start + ((token + i) * 2u + direction) * parameters.outputs;
+        let at = parameters.scratch_gates_start + ((token + i) * parameters.directions + direction) * parameters.outputs;
         for (var j = 0u; j < 4u; j++) {
             if (row + j < parameters.outputs) {
                 scratch[at + row + j] = bitcast<u32>(sum[j] + bias_at(row + j));

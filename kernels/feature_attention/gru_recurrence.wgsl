@@ -11,9 +11,11 @@
 //   slice4, slice16  one pass; an invocation keeps 4 or 16 fours of each of its unit's three rows: 48 or 192 weights
 //   storage          as many passes a step as it takes; weights come from memory each time
 // workgroup memory  (2 STATE + 4 THREADS) * 4 + 4 bytes: the state, double-buffered, and the parts' sums
+// initial_access is read_write for states that lie in scratch: parts of one buffer can be bound in one way only.
 // Fours are summed in order in f32, then parts in order. Results depend neither on the batch nor on L.
 
 #variant weights = slice4 slice16 storage
+#variant initial_access = read read_write
 
 override THREADS: u32 = 64u;
 override PARTS: u32 = 1u;
@@ -67,7 +69,7 @@ struct Parameters {
 #import shared/tensor_element.wgsl tensor=weight_reverse binding=3 dtype=WEIGHT access=read
 #import shared/tensor_element.wgsl tensor=bias_forward binding=4 dtype=WEIGHT access=read
 #import shared/tensor_element.wgsl tensor=bias_reverse binding=5 dtype=WEIGHT access=read
-#import shared/tensor_element.wgsl tensor=initial binding=6 dtype=INITIAL access=read
+#import shared/tensor_element.wgsl tensor=initial binding=6 dtype=INITIAL access=$initial_access
 #import shared/output.wgsl tensor=out binding=7 dtype=OUT
 #import shared/output.wgsl tensor=last binding=8 dtype=LAST
 

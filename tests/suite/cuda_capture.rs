@@ -13,8 +13,8 @@ use siluette::{
     CudaTensorMut, CudaWorkspace, Error, ExitGate, ExitHead, ExitHeadStates, FeatureAttention,
     GatedMlp, GatherNorm, HasLayout, InvertIndices, Layout, MaskedGatedMlp, MergeExitStates,
     NamedLayouts, Operation, PrunedGatedMlp, PrunedLinear, ScatterAdd, ScatterNormGather,
-    ScatterRows, SelectTop, SiluMlp, SiluMul, SparseGatedMlp, VerifyGreedy, VerifySampled,
-    VerifyTree, ZeroEntries, registry,
+    ScatterRows, SelectTop, SelectiveFeatureAttention, SiluMlp, SiluMul, SparseGatedMlp,
+    VerifyGreedy, VerifySampled, VerifyTree, ZeroEntries, registry,
 };
 
 use crate::cuda_support::backend;
@@ -199,5 +199,6 @@ fn every_operation_can_be_captured() {
         CommitCache,
         BiGru,
         FeatureAttention,
+        SelectiveFeatureAttention,
     );
 }

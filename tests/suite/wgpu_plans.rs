@@ -431,6 +431,17 @@ fn recurrences_are_cut_to_the_limits() {
     assert_passes(small, &cases, "bindings of 5 KiB");
     let few = limited(&context, |limits| limits.max_compute_workgroups_per_dimension = 5).unwrap();
     assert_passes(few, &cases, "5 workgroups a dimension");
+    let cases = selection(&[
+        "selective_feature_attention f32 batch=33 length=2 features=10 reduced=8 squeezed=5 branches=3 lengths",
+        "selective_feature_attention f32 batch=9 length=5 features=10 reduced=8 squeezed=5 branches=3 global sum lengths",
+        "selective_feature_attention f32 batch=3 length=6 features=10 reduced=8 squeezed=5 branches=4 state chained \
+         global sum lengths",
+    ]);
+    let small =
+        limited(&context, |limits| limits.max_storage_buffer_binding_size = 2 << 10).unwrap();
+    assert_passes(small, &cases, "bindings of 2 KiB");
+    let few = limited(&context, |limits| limits.max_compute_workgroups_per_dimension = 9).unwrap();
+    assert_passes(few, &cases, "9 workgroups a dimension");
     // Too few to keep the weights with their invocations.
     let narrow =
         limited(&context, |limits| limits.max_compute_invocations_per_workgroup = 64).unwrap();

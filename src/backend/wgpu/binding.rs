@@ -221,8 +221,18 @@ impl<'a> WgpuWorkspace<'a> {
         shape: &[usize],
         capabilities: &WgpuCapabilities,
     ) -> Result<Operand<'a>, Error> {
+        self.strided(op, offset, Layout::contiguous(DType::F32, shape)?, capabilities)
+    }
+
+    /// A tensor of this layout, in f32, `offset` bytes into the workspace.
+    pub(crate) fn strided(
+        &self,
+        op: &'static str,
+        offset: u64,
+        layout: Layout,
+        capabilities: &WgpuCapabilities,
+    ) -> Result<Operand<'a>, Error> {
         const ARGUMENT: &str = "workspace";
-        let layout = Layout::contiguous(DType::F32, shape)?;
         let end = offset + layout.span() as u64 * 4;
         let remedy = "allocate what the operation's `workspace_bytes` says";
         let too_small = |bytes: u64| {

@@ -19,6 +19,8 @@ use crate::arguments::{MAX_REPEATED, arguments};
 use crate::dtype::DType;
 use crate::error::{Error, Problem};
 use crate::operation::Operation as _;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+use crate::ops::feature_attention::gru::GruExtent;
 use crate::ops::feature_attention::gru::validate_hidden;
 use crate::validate::Validator;
 
@@ -198,7 +200,21 @@ impl SelectiveFeatureAttention {
 
     /// Scratch memory for `batch` texts of `length` tokens, in bytes, on backends where the caller brings it.
     pub fn workspace_bytes(&self, batch: usize, length: usize) -> usize {
-        self.workspace(batch, length).bytes()
+        self.workspace(batch, length).bytes
+    }
+
+    /// A branch's GRU, which reads and writes f32.
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    fn gru_extent(&self, batch: usize, steps: usize) -> GruExtent {
+        GruExtent {
+            op: Self::NAME,
+            batch,
+            steps,
+            features: self.reduced,
+            hidden: self.hidden(),
+            activation: DType::F32,
+            weight: self.weight_dtype,
+        }
     }
 
     /// Hidden units of a direction of a branch, `h`.

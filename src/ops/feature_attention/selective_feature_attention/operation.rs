@@ -166,8 +166,8 @@ impl Operation for SelectiveFeatureAttention {
         &self,
         cuda: &Cuda,
         args: &SelectiveFeatureAttentionArgs<Layout, Layout>,
-        aligned: bool,
+        _aligned: bool,
     ) -> Result<CudaPlan, Error> {
-        super::cuda::plan(cuda, self, args, aligned)
+        super::cuda::plan(cuda, self, args)
     }
 }

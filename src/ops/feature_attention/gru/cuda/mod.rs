@@ -3,6 +3,7 @@
 #![allow(unsafe_code, reason = "kernel launches")]
 
 mod parameters;
+mod product;
 mod strategy;
 
 use std::sync::Arc;
@@ -16,9 +17,11 @@ use crate::backend::cuda::parameters::{ReadPointer, WritePointer};
 use crate::dtype::DType;
 use crate::error::Error;
 use crate::layout::Layout;
-use parameters::{GruInputParams, GruPanel, GruRecurrenceParams};
-pub(crate) use strategy::Launches;
+pub(crate) use parameters::GruPanel;
+use parameters::{GruInputParams, GruRecurrenceParams};
+pub(crate) use product::{Product, ProductTensors};
 use strategy::dtype_code;
+pub(crate) use strategy::{Launches, PRODUCT_THREADS, product_grid};
 
 /// Where something with three dimensions lies: a tensor, or scratch.
 #[derive(Clone, Copy, Debug)]
@@ -165,7 +168,7 @@ fn recurrent_panel(weights: &GruDirection<&Pointer<'_>>) -> GruPanel {
     panel(weights.weight_hh, weights.bias_hh)
 }
 
-fn panel(weight: &Pointer<'_>, bias: Option<&Pointer<'_>>) -> GruPanel {
+pub(crate) fn panel(weight: &Pointer<'_>, bias: Option<&Pointer<'_>>) -> GruPanel {
     GruPanel {
         weight: ReadPointer(weight.address()),
         bias: ReadPointer(bias.map_or(0, Pointer::address)),

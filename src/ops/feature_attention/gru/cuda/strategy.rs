@@ -48,17 +48,31 @@ impl Launches {
 }
 
 fn input(extent: &GruExtent, tokens: usize, device: &CudaCapabilities) -> Result<Launch, Error> {
-    const THREADS: u32 = 128;
+    product(extent.op, tokens, 6 * extent.hidden, [extent.activation, extent.weight], device)
+}
+
+/// A product of at least one token with `rows` rows of weights; `types` are those of activations and weights.
+pub(crate) fn product(
+    op: &'static str,
+    tokens: usize,
+    rows: usize,
+    types: [DType; 2],
+    device: &CudaCapabilities,
+) -> Result<Launch, Error> {
+    let [activation, weight] = types;
+    let source = "feature_attention/gru_input";
+    let kernel = Kernel { source, name: "gru_input", activation, weight };
+    Launch::new(op, kernel, product_grid(tokens, rows), PRODUCT_THREADS, 0, device)
+}
+
+/// The threads that own a tile of `product_tile.cuh`.
+pub(crate) const PRODUCT_THREADS: u32 = 128;
+
+/// A block for each of those tiles.
+pub(crate) fn product_grid(tokens: usize, rows: usize) -> [usize; 3] {
     const TOKENS: usize = 32;
     const ROWS: usize = 64;
-    let kernel = Kernel {
-        source: "feature_attention/gru_input",
-        name: "gru_input",
-        activation: extent.activation,
-        weight: extent.weight,
-    };
-    let grid = [tokens.div_ceil(TOKENS), (6 * extent.hidden).div_ceil(ROWS), 1];
-    Launch::new(extent.op, kernel, grid, THREADS, 0, device)
+    [tokens.div_ceil(TOKENS), rows.div_ceil(ROWS), 1]
 }
 
 fn recurrence(extent: &GruExtent, device: &CudaCapabilities) -> Result<Launch, Error> {

@@ -1,5 +1,6 @@
 //! A layer of a bidirectional GRU through wgpu: two dispatches for as many texts as a binding holds.
 
+mod product;
 mod strategy;
 
 use super::scratch::GruScratch;
@@ -9,6 +10,7 @@ use crate::backend::wgpu::{Bound, Operand, PlanBuilder, Wgpu, WgpuWorkspace, dty
 use crate::dtype::DType;
 use crate::error::Error;
 use crate::layout::HasLayout as _;
+pub(crate) use product::Product;
 use strategy::Recurrence;
 
 /// Two states of each text in a tensor of more: `[.., B, h]` from outer index `first` on.
@@ -16,12 +18,14 @@ use strategy::Recurrence;
 pub(crate) struct States<'a> {
     pub tensor: Operand<'a>,
     pub first: usize,
+    /// Whether they lie in the workspace.
+    pub is_inner: bool,
 }
 
 impl<'a> States<'a> {
     /// Those of a layer in `[2 * layers, B, h]`.
     pub fn of_layer(tensor: Option<Operand<'a>>, layer: usize) -> Option<States<'a>> {
-        tensor.map(|tensor| States { tensor, first: 2 * layer })
+        tensor.map(|tensor| States { tensor, first: 2 * layer, is_inner: false })
     }
 }
 
@@ -107,6 +111,7 @@ impl<'a> Layer<'a> {
             steps: extent.steps as u32,
             features: extent.features as u32,
             outputs: rows as u32,
+            directions: 2,
             token_tiles: token_tiles as u32,
             row_tiles: row_tiles as u32,
             workgroups: u32::try_from(workgroups).unwrap_or(u32::MAX),
@@ -166,7 +171,8 @@ impl<'a> Layer<'a> {
         let parameters = self.recurrence_parameters(part, head, &bindings);
         let bindings = bindings.into_array();
         let workgroups = 2 * part.count as u64;
-        plan.dispatch(recurrence.shader(), constants.values(), &parameters, bindings, workgroups)
+        let shader = recurrence.shader(self.initial.is_some_and(|states| states.is_inner));
+        plan.dispatch(shader, constants.values(), &parameters, bindings, workgroups)
     }
 
     fn recurrence_parameters(

@@ -47,11 +47,15 @@ impl Recurrence {
         }
     }
 
-    pub fn shader(&self) -> &'static Shader {
-        match self.weights {
-            Weights::Slice { fours: 4 } => &gru_recurrence::SLICE4,
-            Weights::Slice { .. } => &gru_recurrence::SLICE16,
-            Weights::Storage => &gru_recurrence::STORAGE,
+    /// `reads_workspace` says that the initial states lie there.
+    pub fn shader(&self, reads_workspace: bool) -> &'static Shader {
+        match (self.weights, reads_workspace) {
+            (Weights::Slice { fours: 4 }, false) => &gru_recurrence::SLICE4_READ,
+            (Weights::Slice { fours: 4 }, true) => &gru_recurrence::SLICE4_READ_WRITE,
+            (Weights::Slice { .. }, false) => &gru_recurrence::SLICE16_READ,
+            (Weights::Slice { .. }, true) => &gru_recurrence::SLICE16_READ_WRITE,
+            (Weights::Storage, false) => &gru_recurrence::STORAGE_READ,
+            (Weights::Storage, true) => &gru_recurrence::STORAGE_READ_WRITE,
         }
     }
 }
