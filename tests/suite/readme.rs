@@ -7,6 +7,7 @@ use std::sync::Mutex;
 
 use serde_json::Value;
 use siluette::Backend;
+use siluette::arguments::ArgumentInfo;
 use siluette::conformance::{Purpose, cases_for};
 use siluette::registry::OPERATIONS;
 
@@ -26,8 +27,9 @@ fn readme_lists_the_operations() {
                 dtypes.push(case.dtype);
             }
         }
-        let optional =
-            info.listed_arguments().filter(|info| info.optional).map(|info| info.pattern);
+        // Tensors of layers go without saying.
+        let is_option = |info: &&ArgumentInfo| info.optional && info.pattern == info.name;
+        let optional = info.listed_arguments().filter(is_option).map(|info| info.name);
         let parameters = info.parameters.iter().map(|info| info.name);
         let options: Vec<String> =
             optional.chain(parameters).map(|name| format!("`{name}`")).collect();

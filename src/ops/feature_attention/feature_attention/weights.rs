@@ -35,7 +35,7 @@ impl FeatureAttentionWeights {
     /// # Errors
     /// [`Error::File`] if the file cannot be read or is not a safetensors file, and names a tensor that is missing or of
     /// another shape or type; [`Error::Argument`] for types that do not go together, and for a batch norm that
-    /// [`BatchNorm::fold`] refuses.
+    /// [`BatchNorm::fold`](crate::ops::feature_attention::BatchNorm::fold) refuses.
     pub fn load(
         path: impl AsRef<Path>,
         prefix: &str,

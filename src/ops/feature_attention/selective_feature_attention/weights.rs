@@ -43,7 +43,7 @@ impl SelectiveFeatureAttentionWeights {
     /// # Errors
     /// [`Error::File`] if the file cannot be read or is not a safetensors file, and names a tensor that is missing or of
     /// another shape or type; [`Error::Argument`] for types that do not go together, an odd `d1`, too many branches, and
-    /// for a batch norm that [`BatchNorm::fold`](super::super::BatchNorm::fold) refuses.
+    /// for a batch norm that [`BatchNorm::fold`](crate::ops::feature_attention::BatchNorm::fold) refuses.
     pub fn load(
         path: impl AsRef<Path>,
         prefix: &str,
