@@ -159,7 +159,8 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// A file of a module before training: PyTorch draws weights evenly, within the root of one over the inputs.
+/// A file of a module before training: weights drawn evenly, within the root of one over the inputs, as PyTorch does it;
+/// biases of 0, since drawn at random they would be most of what any two texts have in common.
 fn untrained() -> Vec<u8> {
     let (reduced, squeezed, hidden) = (100, 60, 50);
     let mut random = Random(1);
@@ -167,7 +168,9 @@ fn untrained() -> Vec<u8> {
     let mut draw = |name: String, shape: &[usize], inputs: usize| {
         let scale = (inputs as f32).sqrt().recip();
         let count = shape.iter().product();
-        let values = random.by_ref().take(count).flat_map(|value| (value * scale).to_le_bytes());
+        let is_bias = shape.len() == 1;
+        let value = |drawn: f32| if is_bias { 0.0 } else { drawn * scale };
+        let values = random.by_ref().take(count).flat_map(|drawn| value(drawn).to_le_bytes());
         entries.push((name, shape.to_vec(), values.collect()));
     };
     for (name, outputs, inputs) in [
