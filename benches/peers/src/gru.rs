@@ -49,7 +49,8 @@ impl Gru {
     /// Candle has one direction: the other reads a reversed copy, and its states are reversed again.
     fn candle(&self, x: &Tensor, reversed: &Tensor) -> candle_core::Result<Tensor> {
         let [forward, reverse] = &self.candle;
-        let states = |gru: &GRU, x: &Tensor| gru.states_to_tensor(&gru.seq(x)?);
+        let shape = (TEXTS, x.dim(1)?, self.hidden);
+        let states = |gru: &GRU, x: &Tensor| gru.states_to_tensor(&gru.seq(x)?)?.reshape(shape);
         let forward = states(forward, x)?;
         let reverse = states(reverse, &x.index_select(reversed, 1)?)?.index_select(reversed, 1)?;
         Tensor::cat(&[forward, reverse], 2)
