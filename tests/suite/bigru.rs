@@ -1,7 +1,14 @@
-//! `bigru`: what padding, neighbours and what is not a number must not change, bit for bit, on any device.
+//! `bigru`: what it refuses, and what padding, neighbours and what is not a number must not change, bit for bit, on any
+//! device.
 
+use std::sync::Arc;
+
+use siluette::arguments::Repeated;
 use siluette::device::NamedTensors;
-use siluette::{Backend, Cpu, DType, Device, Layout, Parameters, Tensor, registry};
+use siluette::{
+    Backend, BiGru, BiGruArgs, Cpu, DType, Device, Error, Layout, Operation as _, Parameters,
+    Problem, Tensor, TensorMut, TensorRef, Workspace, registry,
+};
 
 use crate::support::open;
 
@@ -116,9 +123,14 @@ fn bits<'a>(values: impl IntoIterator<Item = &'a f64>) -> Vec<u64> {
     values.into_iter().map(|value| value.to_bits()).collect()
 }
 
+/// Every device there is, and the CPU with one thread and with more than there are texts.
 fn devices() -> impl Iterator<Item = Device> {
     let devices = [Backend::Wgpu, Backend::Cuda].into_iter().filter_map(open);
-    [Device::Reference, Device::Cpu(Cpu::new())].into_iter().chain(devices)
+    let processors = [1, 8].map(|threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        Device::Cpu(Cpu::with_pool(Arc::new(pool)))
+    });
+    [Device::Reference].into_iter().chain(processors).chain(devices)
 }
 
 #[test]
@@ -161,6 +173,156 @@ fn a_nan_stays_in_its_text() {
             assert_eq!((&result[0], &result[2]), (&clean[0], &clean[2]), "{name}");
             let is_nan = |bits: &u64| f64::from_bits(*bits).is_nan();
             assert!(result[1].0.iter().all(is_nan), "{name}");
+        }
+    }
+}
+
+fn float(shape: &[usize]) -> Layout {
+    Layout::contiguous(DType::F32, shape).unwrap()
+}
+
+fn integer(shape: &[usize]) -> Layout {
+    Layout::contiguous(DType::I32, shape).unwrap()
+}
+
+#[track_caller]
+fn assert_refused<T: std::fmt::Debug>(result: Result<T, Error>, name: &str, expected: Problem) {
+    match result.unwrap_err() {
+        Error::Argument { argument, problem, .. } => {
+            assert_eq!((argument.as_ref(), problem), (name, expected));
+        }
+        other => panic!("not about an argument: {other}"),
+    }
+}
+
+#[test]
+fn descriptors_refuse_what_no_kernel_can_do() {
+    let new = |input, hidden, layers| BiGru::new(input, hidden, layers, DType::F32);
+    assert_refused(new(0, 1, 1), "input", Problem::Value);
+    assert_refused(new(1, 0, 1), "hidden", Problem::Value);
+    assert_refused(new(1, 1 << 30, 1), "hidden", Problem::Size);
+    assert_refused(new(1, 1, 0), "layers", Problem::Value);
+    assert_refused(new(1, 1, 9), "layers", Problem::Size);
+    assert_refused(BiGru::new(1, 1, 1, DType::I32), "dtype", Problem::DType);
+    let op = BiGru::new(1, 1, 1, DType::BF16).unwrap();
+    assert_refused(op.with_weight_dtype(DType::F16), "weight_dtype", Problem::DType);
+}
+
+/// Arguments of two layers of 4 units over 3 texts of 5 tokens of 6 features.
+fn two_layers() -> BiGruArgs<Layout, Layout> {
+    let first = |columns| Repeated::from([float(&[12, columns]), float(&[12, 8])]);
+    let (states, biases) =
+        (Repeated::from([float(&[12, 4]); 2]), Repeated::from([float(&[12]); 2]));
+    BiGruArgs::new(float(&[3, 5, 6]), float(&[3, 5, 8]))
+        .weight_ih(first(6))
+        .weight_hh(states)
+        .bias_ih(biases)
+        .weight_ih_reverse(first(6))
+        .weight_hh_reverse(states)
+        .bias_hh_reverse(biases)
+        .h0(float(&[4, 3, 4]))
+        .h_n(float(&[4, 3, 4]))
+        .lengths(integer(&[3]))
+}
+
+#[test]
+fn layouts_that_do_not_fit_are_named() {
+    let op = BiGru::new(6, 4, 2, DType::F32).unwrap();
+    let good = two_layers();
+    op.validate(&good).unwrap();
+    let refuse = |change: fn(&mut BiGruArgs<Layout, Layout>), name, problem| {
+        let mut args = good;
+        change(&mut args);
+        assert_refused(op.validate(&args), name, problem);
+    };
+    refuse(|args| args.x = float(&[3, 5, 7]), "x", Problem::Shape);
+    refuse(|args| args.x = float(&[15, 6]), "x", Problem::Shape);
+    refuse(
+        |args| args.weight_hh_reverse = Repeated::from([float(&[12, 4])]),
+        "weight_hh_l1_reverse",
+        Problem::Missing,
+    );
+    refuse(
+        |args| args.weight_ih_reverse = Repeated::none(),
+        "weight_ih_l0_reverse",
+        Problem::Missing,
+    );
+    refuse(
+        |args| args.weight_hh = Repeated::from([float(&[12, 4]); 3]),
+        "weight_hh_l2",
+        Problem::Unexpected,
+    );
+    refuse(
+        |args| args.bias_ih = Repeated::from([float(&[12]); 4]),
+        "bias_ih_l2",
+        Problem::Unexpected,
+    );
+    // Four gates are those of an LSTM.
+    refuse(
+        |args| args.weight_ih = Repeated::from([float(&[16, 6]), float(&[12, 8])]),
+        "weight_ih_l0",
+        Problem::Shape,
+    );
+    // A second layer reads both directions of the first.
+    refuse(
+        |args| args.weight_ih = Repeated::from([float(&[12, 6]), float(&[12, 6])]),
+        "weight_ih_l1",
+        Problem::Shape,
+    );
+    refuse(
+        |args| args.bias_hh_reverse = Repeated::from([float(&[4]); 2]),
+        "bias_hh_l0_reverse",
+        Problem::Shape,
+    );
+    refuse(|args| args.h0 = Some(float(&[2, 3, 4])), "h0", Problem::Shape);
+    refuse(|args| args.h_n = Some(float(&[4, 4, 3])), "h_n", Problem::Shape);
+    refuse(|args| args.lengths = Some(integer(&[4])), "lengths", Problem::Shape);
+    refuse(|args| args.out = float(&[3, 5, 4]), "out", Problem::Shape);
+    let half = Layout::contiguous(DType::F16, &[12, 4]).unwrap();
+    let mut args = good;
+    args.weight_hh = Repeated::from([half, float(&[12, 4])]);
+    assert_refused(op.validate(&args), "weight_hh_l0", Problem::DType);
+    let mut args = good;
+    args.weight_hh = Repeated::from([float(&[12, 4])]);
+    assert_refused(op.validate(&args), "weight_hh_l1", Problem::Missing);
+}
+
+#[test]
+fn a_missing_direction_is_told_apart_from_a_missing_layer() {
+    let op = BiGru::new(6, 4, 2, DType::F32).unwrap();
+    let mut args = two_layers();
+    args.weight_ih_reverse = Repeated::none();
+    let message = op.validate(&args).unwrap_err().to_string();
+    assert!(message.contains("both directions"), "{message}");
+}
+
+#[test]
+fn lengths_out_of_range_are_named_and_nothing_is_written() {
+    let op = BiGru::new(2, 1, 1, DType::F32).unwrap();
+    let (x, weight_ih, weight_hh) = ([1.0f32; 12], [1.0f32; 6], [1.0f32; 3]);
+    for (lengths, text) in [([0, 4], "4 for text 1"), ([-1, 9], "-1 for text 0")] {
+        for on_cpu in [true, false] {
+            let mut out = [-7.0f32; 12];
+            let weight_ih = Repeated::from([TensorRef::new(&weight_ih, &[3, 2]).unwrap()]);
+            let weight_hh = Repeated::from([TensorRef::new(&weight_hh, &[3, 1]).unwrap()]);
+            let args = BiGruArgs::new(
+                TensorRef::new(&x, &[2, 3, 2]).unwrap(),
+                TensorMut::new(&mut out, &[2, 3, 2]).unwrap(),
+            )
+            .weight_ih(weight_ih)
+            .weight_hh(weight_hh)
+            .weight_ih_reverse(weight_ih)
+            .weight_hh_reverse(weight_hh)
+            .lengths(TensorRef::new(&lengths, &[2]).unwrap());
+            let result = if on_cpu {
+                Cpu::new().bigru(&op, args, &mut Workspace::default())
+            } else {
+                op.run_reference(args)
+            };
+            let error = result.unwrap_err();
+            assert!(error.to_string().contains(text), "{error}");
+            assert_refused(Err::<(), _>(error), "lengths", Problem::Value);
+            assert_eq!(out, [-7.0; 12]);
         }
     }
 }

@@ -26,7 +26,6 @@ mod feature_attention;
 mod feature_goldens;
 mod gate;
 mod goldens;
-mod gru_texts;
 mod movement;
 mod properties;
 mod pruned_blocks;
@@ -38,6 +37,7 @@ mod sampled_input;
 mod sampled_lossless;
 mod sampled_match;
 mod selection;
+mod selective_feature_attention;
 mod self_speculation;
 mod sparse_blocks;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]

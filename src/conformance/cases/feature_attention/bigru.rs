@@ -5,6 +5,7 @@ use crate::conformance::{Case, Fill, Purpose, TensorSpec, Tolerance};
 use crate::dtype::DType;
 use crate::layout::Layout;
 use crate::ops::feature_attention::BiGruArgs;
+use crate::ops::feature_attention::gru::GRU_FIELDS;
 use crate::ops::silu_mlp::MLP_DTYPES;
 use crate::parameters::Parameters;
 
@@ -157,7 +158,7 @@ impl Gru {
         for layer in 0..layers {
             let inputs = if layer == 0 { input } else { 2 * hidden };
             // Four fields a direction.
-            for fields in BiGruArgs::<Layout, Layout>::FIELDS[1..9].chunks(4) {
+            for fields in BiGruArgs::<Layout, Layout>::FIELDS[GRU_FIELDS].chunks(4) {
                 let name = |field: usize| fields[field][layer].name;
                 let [weight_ih, weight_hh, bias_ih, bias_hh] = [0, 1, 2, 3].map(name);
                 let normal = |fan: usize| Fill::Normal { scale: (fan as f64).sqrt().recip() };

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::layout::Layout;
 use crate::operation::Operation as _;
 use crate::ops::feature_attention::gru::cuda::{Launches, Layer, Place};
-use crate::ops::feature_attention::gru::gru_tensors;
+use crate::ops::feature_attention::gru::{GRU_FIELDS, gru_tensors};
 
 impl Cuda {
     /// Enqueues [`BiGru`] on the caller's stream, two launches a layer.
@@ -41,7 +41,7 @@ impl Cuda {
         let lengths = binder.optional_input("lengths", &args.lengths)?;
         let h0 = binder.optional_input("h0", &args.h0)?;
         let weights = gru_tensors!(args, as_ref);
-        let fields = &BiGruArgs::<(), ()>::FIELDS[1..9];
+        let fields = &BiGruArgs::<(), ()>::FIELDS[GRU_FIELDS];
         let weights = weights.try_map(fields, |info, tensor| binder.input(info.name, tensor))?;
         let out = binder.output("out", &mut args.out)?;
         let h_n = binder.optional_output("h_n", &mut args.h_n)?;

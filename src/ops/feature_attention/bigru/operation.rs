@@ -10,7 +10,7 @@ use crate::backend::wgpu::{Plan, Wgpu, WgpuTensor, WgpuWorkspace};
 use crate::error::Error;
 use crate::layout::Layout;
 use crate::operation::{Cost, NamedLayouts, Operation};
-use crate::ops::feature_attention::gru::{GruShape, gru_tensors};
+use crate::ops::feature_attention::gru::{GRU_FIELDS, GruShape, gru_tensors};
 use crate::ops::feature_attention::lengths;
 use crate::ops::silu_mlp::mlp::config::{OUT_DTYPE, input, out_dtype};
 use crate::ops::traffic::traffic;
@@ -66,7 +66,7 @@ impl Operation for BiGru {
             hidden: self.hidden,
             dtype: self.weight_dtype,
         };
-        let fields = &BiGruArgs::<Layout, Layout>::FIELDS[1..9];
+        let fields = &BiGruArgs::<Layout, Layout>::FIELDS[GRU_FIELDS];
         gru_tensors!(args).validate(&check, fields, &shape)?;
         let states = [2 * self.layers, batch, self.hidden];
         check.optional_tensor("h0", &args.h0, self.dtype, &states, STATES)?;

@@ -28,6 +28,9 @@ pub(crate) struct GruDirection<T> {
 /// Both directions of a layer, forward and reverse.
 pub(crate) type GruLayer<T> = [GruDirection<T>; 2];
 
+/// Where the eight repeated tensors stand among the fields of an argument struct: behind `x`.
+pub(crate) const GRU_FIELDS: std::ops::Range<usize> = 1..9;
+
 /// The weights of all layers, as the argument structs hold them.
 pub(crate) struct GruTensors<T> {
     /// Forward, reverse: `weight_ih`, `weight_hh`, `bias_ih`, `bias_hh`.
@@ -173,3 +176,23 @@ const MAX_HIDDEN: usize = i32::MAX as usize / 6;
 const GATES: &str = "three gates of `hidden` rows in the order r, z, n, as torch.nn.GRU has them";
 const REVERSE: &str = "every layer runs in both directions and needs the weights of both";
 const LAYERS: &str = "one for each layer";
+
+#[cfg(test)]
+mod tests {
+    use super::GRU_FIELDS;
+    use crate::arguments::Arguments;
+    use crate::layout::Layout;
+    use crate::ops::feature_attention::{BiGruArgs, SelectiveFeatureAttentionArgs};
+
+    fn ends<A: Arguments<Layout, Layout>>() -> [&'static str; 2] {
+        [GRU_FIELDS.start, GRU_FIELDS.end - 1].map(|field| A::FIELDS[field][0].pattern)
+    }
+
+    #[test]
+    fn weights_are_where_they_are_looked_for() {
+        let patterns = ends::<BiGruArgs<Layout, Layout>>();
+        assert_eq!(patterns, ["weight_ih_l{k}", "bias_hh_l{k}_reverse"]);
+        let patterns = ends::<SelectiveFeatureAttentionArgs<Layout, Layout>>();
+        assert_eq!(patterns, ["branch{k}.weight_ih", "branch{k}.bias_hh_reverse"]);
+    }
+}

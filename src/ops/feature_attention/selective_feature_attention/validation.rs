@@ -5,15 +5,14 @@ use crate::arguments::{Arguments as _, MAX_REPEATED};
 use crate::error::{Error, Problem};
 use crate::layout::Layout;
 use crate::operation::Operation as _;
-use crate::ops::feature_attention::gru::{GruShape, gru_tensors};
+use crate::ops::feature_attention::gru::{GRU_FIELDS, GruShape, gru_tensors};
 use crate::ops::feature_attention::lengths;
 use crate::validate::Validator;
 
 type Layouts = SelectiveFeatureAttentionArgs<Layout, Layout>;
 
-/// The fields of the GRUs' tensors, and those of the selection's.
-const GRU_FIELDS: std::ops::Range<usize> = 1..9;
-const SELECT_FIELDS: [usize; 2] = [13, 14];
+/// The fields of the selection's weights and biases.
+pub(super) const SELECT_FIELDS: [usize; 2] = [13, 14];
 
 impl SelectiveFeatureAttention {
     /// Texts and tokens of a text; a shape error unless `x` has both.
@@ -83,8 +82,6 @@ mod tests {
     #[test]
     fn fields_are_where_validation_looks_for_them() {
         let pattern = |field: usize| Layouts::FIELDS[field][0].pattern;
-        assert_eq!(pattern(GRU_FIELDS.start), "branch{k}.weight_ih");
-        assert_eq!(pattern(GRU_FIELDS.end - 1), "branch{k}.bias_hh_reverse");
         assert_eq!(SELECT_FIELDS.map(pattern), ["select{k}_weight", "select{k}_bias"]);
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use cudarc::driver::CudaStream;
 
+use super::validation::SELECT_FIELDS;
 use super::workspace::Sections;
 use super::{Select, SelectiveFeatureAttention, SelectiveFeatureAttentionArgs, StackMode};
 use crate::arguments::{Arguments as _, MAX_REPEATED, Repeated};
@@ -20,7 +21,7 @@ use crate::error::Error;
 use crate::layout::Layout;
 use crate::operation::Operation as _;
 use crate::ops::feature_attention::gru::cuda::{Layer, Place, ProductTensors, panel};
-use crate::ops::feature_attention::gru::{GruTensors, gru_tensors};
+use crate::ops::feature_attention::gru::{GRU_FIELDS, GruTensors, gru_tensors};
 use crate::ops::silu_mlp::cuda_parameters::dtype_code;
 use launches::SelectiveLaunches;
 use parameters::{
@@ -51,7 +52,7 @@ impl Cuda {
         let x = binder.input("x", &args.x)?;
         let fields = SelectiveFeatureAttentionArgs::<(), ()>::FIELDS;
         let gru = gru_tensors!(args, as_ref)
-            .try_map(&fields[1..9], |info, tensor| binder.input(info.name, tensor))?;
+            .try_map(&fields[GRU_FIELDS], |info, tensor| binder.input(info.name, tensor))?;
         let reduce_weight = binder.input("reduce_weight", &args.reduce_weight)?;
         let reduce_bias = binder.optional_input("reduce_bias", &args.reduce_bias)?;
         let squeeze_weight = binder.input("squeeze_weight", &args.squeeze_weight)?;
@@ -59,8 +60,8 @@ impl Cuda {
         let mut bind = |tensors: Repeated<_>, field: usize| {
             tensors.try_map(fields[field], |info, tensor| binder.input(info.name, tensor))
         };
-        let select_weight = bind(args.select_weight.as_ref(), 13)?;
-        let select_bias = bind(args.select_bias.as_ref(), 14)?;
+        let select_weight = bind(args.select_weight.as_ref(), SELECT_FIELDS[0])?;
+        let select_bias = bind(args.select_bias.as_ref(), SELECT_FIELDS[1])?;
         let expand_weight = binder.input("expand_weight", &args.expand_weight)?;
         let expand_bias = binder.optional_input("expand_bias", &args.expand_bias)?;
         let lengths = binder.optional_input("lengths", &args.lengths)?;

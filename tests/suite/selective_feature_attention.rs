@@ -1,14 +1,12 @@
-//! `bigru` and `selective_feature_attention`: what they refuse, and what padding, neighbours and threads must not change,
-//! bit for bit.
+//! `selective_feature_attention`: what it refuses, and what padding, neighbours and threads must not change, bit for bit.
 
 use std::sync::Arc;
 
 use siluette::arguments::Repeated;
 use siluette::device::NamedTensors;
 use siluette::{
-    Backend, BiGru, BiGruArgs, Cpu, DType, Device, Error, Layout, Operation as _, Parameters,
-    Problem, SelectiveFeatureAttention, SelectiveFeatureAttentionArgs, Tensor, TensorMut,
-    TensorRef, Workspace, registry,
+    Backend, Cpu, DType, Device, Error, Layout, Operation as _, Parameters, Problem,
+    SelectiveFeatureAttention, SelectiveFeatureAttentionArgs, Tensor, registry,
 };
 
 use crate::support::open;
@@ -26,41 +24,17 @@ fn noise(place: usize) -> f64 {
     (place as f64 * 12.9898).sin()
 }
 
-/// An operation with its weights, to be run on texts.
+const NAME: &str = "selective_feature_attention";
+
+/// The operation with its weights, to be run on texts.
 struct Network {
-    op: &'static str,
     features: usize,
     weights: NamedTensors,
     parameters: Parameters,
-    /// Whether a text has states of its own to start from.
-    hidden: Option<usize>,
 }
 
 impl Network {
-    fn new(op: &'static str, features: usize, shapes: &[(String, Vec<usize>)]) -> Network {
-        let mut weights = NamedTensors::new();
-        for (index, (name, shape)) in shapes.iter().enumerate() {
-            let layout = float(shape);
-            let scale = if shape.len() == 2 { 1.5 / (shape[1] as f64).sqrt() } else { 0.3 };
-            let values = (0..layout.elements()).map(|place| scale * noise(place + 1_013 * index));
-            weights.insert(name.clone(), Tensor::from_f64(layout, values));
-        }
-        Network { op, features, weights, parameters: Parameters::new(), hidden: None }
-    }
-
-    fn bigru(features: usize, hidden: usize, layers: usize) -> Network {
-        let mut shapes = Vec::new();
-        for layer in 0..layers {
-            let inputs = if layer == 0 { features } else { 2 * hidden };
-            for suffix in ["", "_reverse"] {
-                let name = |tensor: &str| format!("{tensor}_l{layer}{suffix}");
-                shapes.extend(directions(name, inputs, hidden));
-            }
-        }
-        Network { hidden: Some(hidden), ..Network::new("bigru", features, &shapes) }
-    }
-
-    fn selective(features: usize, reduced: usize, stack_mode: &str) -> Network {
+    fn new(features: usize, reduced: usize, stack_mode: &str) -> Network {
         let mut shapes = Vec::new();
         for (name, rows, columns) in
             [("reduce", reduced, features), ("squeeze", 5, reduced), ("expand", features, reduced)]
@@ -75,8 +49,15 @@ impl Network {
                 shapes.extend(directions(name, reduced, reduced / 2));
             }
         }
-        let network = Network::new("selective_feature_attention", features, &shapes);
-        Network { parameters: Parameters::new().with("stack_mode", stack_mode), ..network }
+        let mut weights = NamedTensors::new();
+        for (index, (name, shape)) in shapes.into_iter().enumerate() {
+            let layout = float(&shape);
+            let scale = if shape.len() == 2 { 1.5 / (shape[1] as f64).sqrt() } else { 0.3 };
+            let values = (0..layout.elements()).map(|place| scale * noise(place + 1_013 * index));
+            weights.insert(name, Tensor::from_f64(layout, values));
+        }
+        let parameters = Parameters::new().with("stack_mode", stack_mode);
+        Network { features, weights, parameters }
     }
 
     /// The outputs of some texts: of each text, the bits of what belongs to it. `change` makes another number of a
@@ -100,17 +81,7 @@ impl Network {
         tensors.insert("x".into(), Tensor::from_f64(float(&[batch, tokens, features]), x));
         let lengths = ids.iter().map(|&id| length(id) as f64);
         tensors.insert("lengths".into(), Tensor::from_f64(integers(&[batch]), lengths));
-        if let Some(hidden) = self.hidden {
-            let states = self.weights.keys().filter(|name| name.starts_with("weight_ih")).count();
-            let value = |place: usize| {
-                let (state, text, unit) =
-                    (place / hidden / batch, place / hidden % batch, place % hidden);
-                noise((state * 31 + ids[text]) * 4_001 + unit)
-            };
-            let values = (0..states * batch * hidden).map(value);
-            tensors.insert("h0".into(), Tensor::from_f64(float(&[states, batch, hidden]), values));
-        }
-        let prepared = registry::find(self.op).unwrap().prepare(tensors, &self.parameters).unwrap();
+        let prepared = registry::find(NAME).unwrap().prepare(tensors, &self.parameters).unwrap();
         let nan = |layout| Tensor::from_f64(layout, std::iter::repeat(f64::NAN));
         let outputs = prepared.outputs().iter();
         let outputs = outputs.map(|(name, layout)| (name.clone(), nan(*layout))).collect();
@@ -128,18 +99,12 @@ impl Network {
     ) -> Vec<Vec<u64>> {
         let out = outputs["out"].view().to_f64();
         let columns = out.len() / (ids.len() * tokens);
-        let states = outputs.get("h_n").map_or(Vec::new(), |h_n| h_n.view().to_f64());
         let mut texts = Vec::new();
         for (text, &id) in ids.iter().enumerate() {
             let rows = &out[text * tokens * columns..][..tokens * columns];
             let (valid, padding) = rows.split_at(length(id) * columns);
             assert!(padding.iter().all(|&value| value == 0.0), "{}: padding", device.name());
-            let mut bits: Vec<u64> = valid.iter().map(|value| value.to_bits()).collect();
-            if let Some(hidden) = self.hidden {
-                let of_text = states.chunks(hidden).skip(text).step_by(ids.len());
-                bits.extend(of_text.flatten().map(|value| value.to_bits()));
-            }
-            texts.push(bits);
+            texts.push(valid.iter().map(|value| value.to_bits()).collect());
         }
         texts
     }
@@ -170,15 +135,9 @@ fn devices() -> Vec<Device> {
     devices
 }
 
-/// Sizes for every kernel: a few units, one warp, several lanes a unit, weights outside registers.
+/// Units of one warp and of more, and both stack modes.
 fn networks() -> Vec<Network> {
-    vec![
-        Network::bigru(5, 3, 2),
-        Network::bigru(33, 50, 1),
-        Network::bigru(4, 130, 1),
-        Network::selective(9, 12, "output_chained"),
-        Network::selective(17, 66, "state_chained"),
-    ]
+    vec![Network::new(9, 12, "output_chained"), Network::new(17, 66, "state_chained")]
 }
 
 fn length(id: usize) -> usize {
@@ -201,7 +160,7 @@ fn with_nan_in_text_2(id: usize, place: usize, _: bool, value: f64) -> f64 {
 fn a_text_is_the_same_alone_in_a_batch_and_under_more_padding() {
     for network in networks() {
         for device in devices() {
-            let what = format!("{} on {}", network.op, device.name());
+            let what = format!("{NAME} on {}", device.name());
             let ids: Vec<usize> = (0..11).collect();
             let together = network.run(&device, &ids, 9, with_nan_behind);
             let padded = network.run(&device, &ids, 70, with_large_numbers_behind);
@@ -224,7 +183,7 @@ fn a_text_is_the_same_alone_in_a_batch_and_under_more_padding() {
 fn a_nan_stays_in_its_text() {
     for network in networks() {
         for device in devices() {
-            let what = format!("{} on {}", network.op, device.name());
+            let what = format!("{NAME} on {}", device.name());
             let ids: Vec<usize> = (0..5).collect();
             let clean = network.run(&device, &ids, 9, with_nan_behind);
             let result = network.run(&device, &ids, 9, with_nan_in_text_2);
@@ -248,15 +207,6 @@ fn assert_refused<T: std::fmt::Debug>(result: Result<T, Error>, name: &str, expe
 
 #[test]
 fn descriptors_refuse_what_no_kernel_can_do() {
-    let new = |input, hidden, layers| BiGru::new(input, hidden, layers, DType::F32);
-    assert_refused(new(0, 1, 1), "input", Problem::Value);
-    assert_refused(new(1, 0, 1), "hidden", Problem::Value);
-    assert_refused(new(1, 1 << 30, 1), "hidden", Problem::Size);
-    assert_refused(new(1, 1, 0), "layers", Problem::Value);
-    assert_refused(new(1, 1, 9), "layers", Problem::Size);
-    assert_refused(BiGru::new(1, 1, 1, DType::I32), "dtype", Problem::DType);
-    let op = BiGru::new(1, 1, 1, DType::BF16).unwrap();
-    assert_refused(op.with_weight_dtype(DType::F16), "weight_dtype", Problem::DType);
     let new =
         |reduced, branches| SelectiveFeatureAttention::new(6, reduced, 2, branches, DType::F32);
     assert_refused(new(7, 3), "reduced", Problem::Value);
@@ -265,96 +215,8 @@ fn descriptors_refuse_what_no_kernel_can_do() {
     assert_refused(new(8, 9), "branches", Problem::Size);
 }
 
-/// Arguments of two layers of 4 units over 3 texts of 5 tokens of 6 features.
-fn two_layers() -> BiGruArgs<Layout, Layout> {
-    let first = |columns| Repeated::from([float(&[12, columns]), float(&[12, 8])]);
-    let (states, biases) =
-        (Repeated::from([float(&[12, 4]); 2]), Repeated::from([float(&[12]); 2]));
-    BiGruArgs::new(float(&[3, 5, 6]), float(&[3, 5, 8]))
-        .weight_ih(first(6))
-        .weight_hh(states)
-        .bias_ih(biases)
-        .weight_ih_reverse(first(6))
-        .weight_hh_reverse(states)
-        .bias_hh_reverse(biases)
-        .h0(float(&[4, 3, 4]))
-        .h_n(float(&[4, 3, 4]))
-        .lengths(integers(&[3]))
-}
-
 #[test]
-fn layouts_of_a_gru_that_do_not_fit_are_named() {
-    let op = BiGru::new(6, 4, 2, DType::F32).unwrap();
-    let good = two_layers();
-    op.validate(&good).unwrap();
-    let refuse = |change: fn(&mut BiGruArgs<Layout, Layout>), name, problem| {
-        let mut args = good;
-        change(&mut args);
-        assert_refused(op.validate(&args), name, problem);
-    };
-    refuse(|args| args.x = float(&[3, 5, 7]), "x", Problem::Shape);
-    refuse(|args| args.x = float(&[15, 6]), "x", Problem::Shape);
-    refuse(
-        |args| args.weight_hh_reverse = Repeated::from([float(&[12, 4])]),
-        "weight_hh_l1_reverse",
-        Problem::Missing,
-    );
-    refuse(
-        |args| args.weight_ih_reverse = Repeated::none(),
-        "weight_ih_l0_reverse",
-        Problem::Missing,
-    );
-    refuse(
-        |args| args.weight_hh = Repeated::from([float(&[12, 4]); 3]),
-        "weight_hh_l2",
-        Problem::Unexpected,
-    );
-    refuse(
-        |args| args.bias_ih = Repeated::from([float(&[12]); 4]),
-        "bias_ih_l2",
-        Problem::Unexpected,
-    );
-    // Four gates are those of an LSTM.
-    refuse(
-        |args| args.weight_ih = Repeated::from([float(&[16, 6]), float(&[12, 8])]),
-        "weight_ih_l0",
-        Problem::Shape,
-    );
-    // A second layer reads both directions of the first.
-    refuse(
-        |args| args.weight_ih = Repeated::from([float(&[12, 6]), float(&[12, 6])]),
-        "weight_ih_l1",
-        Problem::Shape,
-    );
-    refuse(
-        |args| args.bias_hh_reverse = Repeated::from([float(&[4]); 2]),
-        "bias_hh_l0_reverse",
-        Problem::Shape,
-    );
-    refuse(|args| args.h0 = Some(float(&[2, 3, 4])), "h0", Problem::Shape);
-    refuse(|args| args.h_n = Some(float(&[4, 4, 3])), "h_n", Problem::Shape);
-    refuse(|args| args.lengths = Some(integers(&[4])), "lengths", Problem::Shape);
-    refuse(|args| args.out = float(&[3, 5, 4]), "out", Problem::Shape);
-    let half = Layout::contiguous(DType::F16, &[12, 4]).unwrap();
-    let mut args = good;
-    args.weight_hh = Repeated::from([half, float(&[12, 4])]);
-    assert_refused(op.validate(&args), "weight_hh_l0", Problem::DType);
-    let mut args = good;
-    args.weight_hh = Repeated::from([float(&[12, 4])]);
-    assert_refused(op.validate(&args), "weight_hh_l1", Problem::Missing);
-}
-
-#[test]
-fn a_missing_direction_is_told_apart_from_a_missing_layer() {
-    let op = BiGru::new(6, 4, 2, DType::F32).unwrap();
-    let mut args = two_layers();
-    args.weight_ih_reverse = Repeated::none();
-    let message = op.validate(&args).unwrap_err().to_string();
-    assert!(message.contains("both directions"), "{message}");
-}
-
-#[test]
-fn layouts_of_a_selection_that_do_not_fit_are_named() {
+fn layouts_that_do_not_fit_are_named() {
     let op = SelectiveFeatureAttention::new(6, 4, 3, 2, DType::F32).unwrap();
     type Args = SelectiveFeatureAttentionArgs<Layout, Layout>;
     let (inputs, states) =
@@ -399,35 +261,4 @@ fn layouts_of_a_selection_that_do_not_fit_are_named() {
     );
     refuse(|args| args.lengths = Some(float(&[2])), "lengths", Problem::DType);
     refuse(|args| args.out = float(&[2, 5, 4]), "out", Problem::Shape);
-}
-
-#[test]
-fn lengths_out_of_range_are_named_and_nothing_is_written() {
-    let op = BiGru::new(2, 1, 1, DType::F32).unwrap();
-    let (x, weight_ih, weight_hh) = ([1.0f32; 12], [1.0f32; 6], [1.0f32; 3]);
-    for (lengths, text) in [([0, 4], "4 for text 1"), ([-1, 9], "-1 for text 0")] {
-        for on_cpu in [true, false] {
-            let mut out = [-7.0f32; 12];
-            let weight_ih = Repeated::from([TensorRef::new(&weight_ih, &[3, 2]).unwrap()]);
-            let weight_hh = Repeated::from([TensorRef::new(&weight_hh, &[3, 1]).unwrap()]);
-            let args = BiGruArgs::new(
-                TensorRef::new(&x, &[2, 3, 2]).unwrap(),
-                TensorMut::new(&mut out, &[2, 3, 2]).unwrap(),
-            )
-            .weight_ih(weight_ih)
-            .weight_hh(weight_hh)
-            .weight_ih_reverse(weight_ih)
-            .weight_hh_reverse(weight_hh)
-            .lengths(TensorRef::new(&lengths, &[2]).unwrap());
-            let result = if on_cpu {
-                Cpu::new().bigru(&op, args, &mut Workspace::default())
-            } else {
-                op.run_reference(args)
-            };
-            let error = result.unwrap_err();
-            assert!(error.to_string().contains(text), "{error}");
-            assert_refused(Err::<(), _>(error), "lengths", Problem::Value);
-            assert_eq!(out, [-7.0; 12]);
-        }
-    }
 }
