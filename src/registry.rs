@@ -1,7 +1,7 @@
 //! Every operation, by name: what the tool, the conformance cases and the README's tables are made from.
 
 use crate::arguments::{ArgumentInfo, Arguments, Role};
-use crate::device::{Device, Loaded, NamedTensors};
+use crate::device::{self, Device, Loaded, NamedTensors};
 use crate::error::{Error, Problem};
 use crate::layout::{HasLayout, Layout};
 use crate::operation::{Cost, NamedLayouts, Operation};
@@ -183,7 +183,7 @@ fn prepare<O: Operation>(
     inputs: NamedTensors,
     parameters: &Parameters,
 ) -> Result<Box<dyn Prepared>, Error> {
-    let layouts = inputs.iter().map(|(name, tensor)| (name.clone(), tensor.layout())).collect();
+    let layouts = device::layouts(&inputs);
     let op = O::describe(&layouts, parameters)?;
     let mut outputs = op.outputs(&layouts, parameters)?;
     let (updates, inputs): (NamedTensors, NamedTensors) =
@@ -213,9 +213,8 @@ fn layout_arguments<O: Operation>(
 
 impl<O: Operation> PreparedOperation<O> {
     fn layouts(&self) -> O::Args<Layout, Layout> {
-        let inputs =
-            self.inputs.iter().map(|(name, tensor)| (name.clone(), tensor.layout())).collect();
-        layout_arguments::<O>(&inputs, &self.outputs).expect("collected before, in `prepare`")
+        layout_arguments::<O>(&device::layouts(&self.inputs), &self.outputs)
+            .expect("collected before, in `prepare`")
     }
 
     fn values(&self) -> O::Args<TensorRef<'_>, Layout> {

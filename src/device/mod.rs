@@ -17,7 +17,7 @@ use crate::backend::cuda::CudaDevice;
 use crate::backend::wgpu::WgpuDevice;
 use crate::error::{Backend, Error};
 use crate::layout::HasLayout;
-use crate::operation::Operation;
+use crate::operation::{NamedLayouts, Operation};
 use crate::tensor::{Tensor, TensorMut, TensorRef};
 use guard::Guarded;
 
@@ -145,10 +145,10 @@ impl Device {
                 outputs.insert(info.name, tensor);
             },
         );
-        let copies = outputs
-            .iter()
-            .map(|(name, tensor)| ((*name).to_owned(), Tensor::clone(tensor)))
-            .collect();
+        let mut copies = NamedTensors::new();
+        for (name, tensor) in &outputs {
+            copies.insert((*name).to_owned(), Tensor::clone(tensor));
+        }
         let mut loaded = self.load(op, inputs, copies)?;
         loaded.run(1)?;
         for (name, result) in loaded.outputs()? {
@@ -178,8 +178,7 @@ impl Device {
             #[cfg(feature = "cuda")]
             Device::Cuda(device) => return device.load(op, inputs, outputs),
         };
-        let outputs =
-            outputs.iter().map(|(name, tensor)| (name.clone(), Guarded::new(tensor))).collect();
+        let outputs = guarded(&outputs);
         Ok(Box::new(HostLoaded { op: *op, cpu, inputs, outputs, workspace: Workspace::default() }))
     }
 }
@@ -226,9 +225,36 @@ impl<O: Operation> Loaded for HostLoaded<O> {
 
     fn outputs(&mut self) -> Result<NamedTensors, Error> {
         let backend = if self.cpu.is_some() { Backend::Cpu } else { Backend::Reference };
-        let outputs = self.outputs.iter();
-        outputs.map(|(name, output)| Ok((name.clone(), output.tensor(backend)?))).collect()
+        contents(&self.outputs, backend)
     }
+}
+
+// What follows is apart from the generic code around it since collecting a map compiles a sort each time.
+
+fn guarded(outputs: &NamedTensors) -> BTreeMap<String, Guarded> {
+    outputs.iter().map(|(name, tensor)| (name.clone(), Guarded::new(tensor))).collect()
+}
+
+fn contents(outputs: &BTreeMap<String, Guarded>, backend: Backend) -> Result<NamedTensors, Error> {
+    let outputs = outputs.iter();
+    outputs.map(|(name, output)| Ok((name.clone(), output.tensor(backend)?))).collect()
+}
+
+fn borrowed(
+    outputs: &mut BTreeMap<String, Guarded>,
+) -> Result<BTreeMap<&str, TensorMut<'_>>, Error> {
+    outputs
+        .iter_mut()
+        .map(|(name, output)| {
+            let layout = output.layout();
+            Ok((name.as_str(), TensorMut::from_bytes(output.span_mut(), layout)?))
+        })
+        .collect()
+}
+
+/// The layout of each tensor.
+pub(crate) fn layouts(tensors: &NamedTensors) -> NamedLayouts {
+    tensors.iter().map(|(name, tensor)| (name.clone(), tensor.layout())).collect()
 }
 
 /// The argument struct over named host memory.
@@ -236,13 +262,7 @@ fn borrow_arguments<'a, O: Operation>(
     inputs: &'a NamedTensors,
     outputs: &'a mut BTreeMap<String, Guarded>,
 ) -> Result<O::Args<TensorRef<'a>, TensorMut<'a>>, Error> {
-    let mut outputs = outputs
-        .iter_mut()
-        .map(|(name, output)| {
-            let layout = output.layout();
-            Ok((name.as_str(), TensorMut::from_bytes(output.span_mut(), layout)?))
-        })
-        .collect::<Result<BTreeMap<&str, TensorMut<'a>>, Error>>()?;
+    let mut outputs = borrowed(outputs)?;
     O::Args::collect(
         O::NAME,
         |info| Ok(inputs.get(info.name).map(Tensor::view)),

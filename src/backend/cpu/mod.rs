@@ -95,6 +95,14 @@ impl Cpu {
 
     /// Runs `job` on a thread of the pool, so that the parallel sections in it start without a detour.
     pub(crate) fn enter<R: Send>(&self, job: impl FnOnce() -> R + Send) -> R {
+        let mut job = Some(job);
+        let mut result = None;
+        self.enter_pool(&mut || result = job.take().map(|job| job()));
+        result.expect("the pool runs the job once")
+    }
+
+    /// Not generic: rayon's machinery would be compiled for each job of the crate.
+    fn enter_pool(&self, job: &mut (dyn FnMut() + Send)) {
         match &self.pool {
             Some(pool) => pool.install(job),
             None => rayon::scope(|_| job()),

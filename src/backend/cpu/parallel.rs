@@ -12,7 +12,9 @@ use super::denormals::FlushDenormals;
 /// Each slot takes one chunk after another until none is left, so that a thread that was held up costs at
 /// most one chunk's time. No two calls with one slot overlap: a slot may own scratch memory. Denormals are
 /// flushed meanwhile.
-pub(crate) fn for_each_chunk(slots: usize, chunks: usize, job: &(impl Fn(usize, usize) + Sync)) {
+///
+/// Not generic: rayon's machinery would be compiled for each of the crate's hundreds of loops.
+pub(crate) fn for_each_chunk(slots: usize, chunks: usize, job: &(dyn Fn(usize, usize) + Sync)) {
     let next = AtomicUsize::new(0);
     for_each_slot(0..slots.min(chunks), &|slot| {
         let _flush = FlushDenormals::new();
@@ -26,7 +28,7 @@ pub(crate) fn for_each_chunk(slots: usize, chunks: usize, job: &(impl Fn(usize, 
     });
 }
 
-fn for_each_slot(slots: Range<usize>, job: &(impl Fn(usize) + Sync)) {
+fn for_each_slot(slots: Range<usize>, job: &(dyn Fn(usize) + Sync)) {
     match slots.len() {
         0 => {}
         1 => job(slots.start),

@@ -15,6 +15,7 @@ use crate::device::{Loaded, NamedTensors};
 use crate::error::{Backend, Error};
 use crate::layout::{HasLayout, Layout};
 use crate::operation::Operation;
+use crate::tensor::Tensor;
 
 /// A device, its default stream and the memory that it allocates for host tensors.
 #[derive(Clone, Debug)]
@@ -94,41 +95,48 @@ impl CudaDevice {
             |info| Ok(outputs.get(info.name).map(HasLayout::layout)),
         )?;
         self.cuda.prepare(op, &layouts)?;
-        let failed = |error| device_error("copying to the device", error);
-        let upload = |bytes: &[u8]| upload(&self.stream, bytes).map_err(failed);
-        let inputs = inputs
-            .into_iter()
-            .map(|(name, tensor)| {
-                Ok((name, (tensor.layout(), upload(tensor.view().span_bytes())?)))
-            })
-            .collect::<Result<_, Error>>()?;
-        let outputs = outputs
-            .into_iter()
-            .map(|(name, tensor)| {
-                let guarded = Guarded::new(&tensor);
-                let memory = upload(guarded.bytes())?;
-                Ok((name, (guarded, memory)))
-            })
-            .collect::<Result<_, Error>>()?;
+        let (inputs, outputs) = (self.upload_inputs(inputs)?, self.upload_outputs(outputs)?);
         let workspace = self
             .stream
             .alloc_zeros(op.workspace_bytes(&layouts).max(1))
             .map_err(|error| device_error("allocating the workspace", error))?;
         Ok(Box::new(CudaLoaded { op: *op, device: self.clone(), inputs, outputs, workspace }))
     }
+
+    // Apart from `load`, which is generic, since collecting a map compiles a sort each time.
+
+    fn upload_inputs(&self, inputs: NamedTensors) -> Result<Inputs, Error> {
+        let upload = |(name, tensor): (String, Tensor)| {
+            Ok((name, (tensor.layout(), self.upload(tensor.view().span_bytes())?)))
+        };
+        inputs.into_iter().map(upload).collect()
+    }
+
+    fn upload_outputs(&self, outputs: NamedTensors) -> Result<Outputs, Error> {
+        let upload = |(name, tensor): (String, Tensor)| {
+            let guarded = Guarded::new(&tensor);
+            let memory = self.upload(guarded.bytes())?;
+            Ok((name, (guarded, memory)))
+        };
+        outputs.into_iter().map(upload).collect()
+    }
+
+    /// At least one byte, since CUDA allocates no empty memory.
+    fn upload(&self, bytes: &[u8]) -> Result<CudaSlice<u8>, Error> {
+        let bytes = if bytes.is_empty() { &[0u8][..] } else { bytes };
+        let failed = |error| device_error("copying to the device", error);
+        self.stream.clone_htod(bytes).map_err(failed)
+    }
 }
 
-/// At least one byte, since CUDA allocates no empty memory.
-fn upload(stream: &Arc<CudaStream>, bytes: &[u8]) -> Result<CudaSlice<u8>, DriverError> {
-    let bytes = if bytes.is_empty() { &[0u8][..] } else { bytes };
-    stream.clone_htod(bytes)
-}
+type Inputs = BTreeMap<String, (Layout, CudaSlice<u8>)>;
+type Outputs = BTreeMap<String, (Guarded, CudaSlice<u8>)>;
 
 struct CudaLoaded<O> {
     op: O,
     device: CudaDevice,
-    inputs: BTreeMap<String, (Layout, CudaSlice<u8>)>,
-    outputs: BTreeMap<String, (Guarded, CudaSlice<u8>)>,
+    inputs: Inputs,
+    outputs: Outputs,
     workspace: CudaSlice<u8>,
 }
 

@@ -14,6 +14,7 @@ use crate::device::{Loaded, NamedTensors};
 use crate::error::{Backend, Error};
 use crate::layout::{HasLayout, Layout};
 use crate::operation::Operation;
+use crate::tensor::Tensor;
 
 /// A context together with the memory that it computes in.
 #[derive(Debug)]
@@ -75,21 +76,7 @@ impl WgpuDevice {
             |info| Ok(outputs.get(info.name).map(HasLayout::layout)),
         )?;
         op.validate(&layouts)?;
-        let inputs = inputs
-            .iter()
-            .map(|(name, tensor)| {
-                let buffer = self.wgpu.upload(name, tensor.view().span_bytes())?;
-                Ok((name.as_str(), (buffer, tensor.layout())))
-            })
-            .collect::<Result<BTreeMap<&str, (wgpu::Buffer, Layout)>, Error>>()?;
-        let outputs = outputs
-            .into_iter()
-            .map(|(name, tensor)| {
-                let guarded = Guarded::new(&tensor);
-                let buffer = self.wgpu.upload(&name, guarded.bytes())?;
-                Ok((name, Output { buffer, guarded }))
-            })
-            .collect::<Result<BTreeMap<String, Output>, Error>>()?;
+        let (inputs, outputs) = (self.upload_inputs(&inputs)?, self.upload_outputs(outputs)?);
         let workspace =
             self.wgpu.buffer("siluette.workspace", op.workspace_bytes(&layouts) as u64)?;
         let args = O::Args::collect(
@@ -104,6 +91,28 @@ impl WgpuDevice {
         let plan = op.plan_wgpu(&self.wgpu, args, WgpuWorkspace::whole(&workspace))?;
         let clock = Clock::new(self.wgpu.device())?;
         Ok(Box::new(WgpuLoaded { wgpu: self.wgpu.clone(), plan, outputs, clock }))
+    }
+
+    // Apart from `load`, which is generic, since collecting a map compiles a sort each time.
+
+    fn upload_inputs<'a>(
+        &self,
+        inputs: &'a NamedTensors,
+    ) -> Result<BTreeMap<&'a str, (wgpu::Buffer, Layout)>, Error> {
+        let upload = |(name, tensor): (&'a String, &Tensor)| {
+            let buffer = self.wgpu.upload(name, tensor.view().span_bytes())?;
+            Ok((name.as_str(), (buffer, tensor.layout())))
+        };
+        inputs.iter().map(upload).collect()
+    }
+
+    fn upload_outputs(&self, outputs: NamedTensors) -> Result<BTreeMap<String, Output>, Error> {
+        let upload = |(name, tensor): (String, Tensor)| {
+            let guarded = Guarded::new(&tensor);
+            let buffer = self.wgpu.upload(&name, guarded.bytes())?;
+            Ok((name, Output { buffer, guarded }))
+        };
+        outputs.into_iter().map(upload).collect()
     }
 }
 
