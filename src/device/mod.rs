@@ -53,6 +53,9 @@ pub trait Loaded {
     /// # Errors
     /// [`Error::Device`] if the device reports a failure.
     fn outputs(&mut self) -> Result<NamedTensors, Error>;
+
+    /// Kernel launches, or dispatches, that a run takes; `None` in host memory.
+    fn launches(&self) -> Option<usize>;
 }
 
 impl Device {
@@ -226,6 +229,10 @@ impl<O: Operation> Loaded for HostLoaded<O> {
     fn outputs(&mut self) -> Result<NamedTensors, Error> {
         let backend = if self.cpu.is_some() { Backend::Cpu } else { Backend::Reference };
         contents(&self.outputs, backend)
+    }
+
+    fn launches(&self) -> Option<usize> {
+        None
     }
 }
 

@@ -100,7 +100,9 @@ impl CudaDevice {
             .stream
             .alloc_zeros(op.workspace_bytes(&layouts).max(1))
             .map_err(|error| device_error("allocating the workspace", error))?;
-        Ok(Box::new(CudaLoaded { op: *op, device: self.clone(), inputs, outputs, workspace }))
+        let launches = op.plan_cuda(&self.cuda, &layouts, true)?.launches().count();
+        let device = self.clone();
+        Ok(Box::new(CudaLoaded { op: *op, device, inputs, outputs, workspace, launches }))
     }
 
     // Apart from `load`, which is generic, since collecting a map compiles a sort each time.
@@ -138,6 +140,7 @@ struct CudaLoaded<O> {
     inputs: Inputs,
     outputs: Outputs,
     workspace: CudaSlice<u8>,
+    launches: usize,
 }
 
 impl<O: Operation> CudaLoaded<O> {
@@ -222,5 +225,9 @@ impl<O: Operation> Loaded for CudaLoaded<O> {
             tensors.insert(name.clone(), guarded.tensor(Backend::Cuda)?);
         }
         Ok(tensors)
+    }
+
+    fn launches(&self) -> Option<usize> {
+        Some(self.launches)
     }
 }

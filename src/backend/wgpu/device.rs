@@ -171,6 +171,10 @@ impl Loaded for WgpuLoaded {
         }
         Ok(tensors)
     }
+
+    fn launches(&self) -> Option<usize> {
+        Some(self.plan.dispatches())
+    }
 }
 
 /// Two timestamps around a pass.

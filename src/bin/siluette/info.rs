@@ -13,7 +13,7 @@ use crate::{Verdict, output};
 
 /// List backends, devices, drivers, and which operations run where
 ///
-/// Each operation is tried once, in each element type, on its smallest conformance case.
+/// Each operation is tried once, in each element type, on its smallest conformance case; launches are what that takes.
 #[derive(Debug, Args)]
 pub struct Options {
     #[command(flatten)]
@@ -28,8 +28,8 @@ pub struct Options {
 struct Support {
     op: &'static str,
     dtype: String,
-    /// Why not; `None` if it does.
-    reason: Option<String>,
+    /// Kernel launches or dispatches, if any, or why not.
+    launches: Result<Option<usize>, String>,
 }
 
 pub fn execute(options: &Options) -> Result<Verdict, Error> {
@@ -73,20 +73,21 @@ fn support(opened: &Opened, cases: &[Case]) -> Vec<Support> {
         .map(|case| Support {
             op: case.op,
             dtype: case.dtype.clone(),
-            reason: attempt(device, case).err().map(|error| error.to_string()),
+            launches: attempt(device, case).map_err(|error| error.to_string()),
         })
         .collect()
 }
 
-fn attempt(device: &Device, case: &Case) -> Result<(), Error> {
+fn attempt(device: &Device, case: &Case) -> Result<Option<usize>, Error> {
     let prepared = registry::find(case.op)?.prepare(case.inputs()?, &case.parameters)?;
     let outputs: NamedTensors = prepared
         .outputs()
         .iter()
         .map(|(name, layout)| (name.clone(), Tensor::zeros(*layout)))
         .collect();
-    prepared.load(device, outputs)?.run(1)?;
-    Ok(())
+    let mut loaded = prepared.load(device, outputs)?;
+    loaded.run(1)?;
+    Ok(loaded.launches())
 }
 
 fn features() -> Vec<&'static str> {
@@ -106,8 +107,9 @@ fn to_json(devices: &[Opened], supports: &[Vec<Support>]) -> Value {
                 json!({
                     "op": support.op,
                     "dtype": support.dtype,
-                    "supported": support.reason.is_none(),
-                    "reason": support.reason,
+                    "supported": support.launches.is_ok(),
+                    "reason": support.launches.as_ref().err(),
+                    "launches": support.launches.as_ref().ok(),
                 })
             });
             backend["operations"] = operations.collect();
@@ -182,19 +184,30 @@ fn backend_text(text: &mut String, opened: &Opened, supports: &[Support]) {
     }
     for info in OPERATIONS {
         let of_operation = || supports.iter().filter(|support| support.op == info.name);
-        let runs: Vec<&str> = of_operation()
-            .filter(|support| support.reason.is_none())
-            .map(|support| support.dtype.as_str())
-            .collect();
-        if !runs.is_empty() {
-            *text += &format!("    runs {} in {}\n", info.name, runs.join(", "));
+        let runs = || of_operation().filter(|support| support.launches.is_ok());
+        let dtypes: Vec<&str> = runs().map(|support| support.dtype.as_str()).collect();
+        if !dtypes.is_empty() {
+            let launches = launches_text(runs());
+            *text += &format!("    runs {} in {}{launches}\n", info.name, dtypes.join(", "));
         }
         for support in of_operation() {
-            if let Some(reason) = &support.reason {
+            if let Err(reason) = &support.launches {
                 *text +=
                     &format!("    does not run {} in {}: {reason}\n", info.name, support.dtype);
             }
         }
+    }
+}
+
+/// How many launches these take: one number, or the least and the most.
+fn launches_text<'a>(supports: impl Iterator<Item = &'a Support>) -> String {
+    let launches: Vec<usize> =
+        supports.filter_map(|support| support.launches.as_ref().ok().copied().flatten()).collect();
+    match (launches.iter().min(), launches.iter().max()) {
+        (Some(1), Some(1)) => " (1 launch)".to_owned(),
+        (Some(least), Some(most)) if least == most => format!(" ({least} launches)"),
+        (Some(least), Some(most)) => format!(" ({least} to {most} launches)"),
+        _ => String::new(),
     }
 }
 

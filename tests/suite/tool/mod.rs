@@ -11,6 +11,8 @@ use safetensors::{Dtype, tensor::TensorView};
 use siluette::registry::OPERATIONS;
 use tempfile::TempDir;
 
+use crate::support::is_required;
+
 fn siluette(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_siluette"))
         .args(arguments)
@@ -96,6 +98,20 @@ fn info_tells_devices_and_operations() {
     }
     let output = siluette(&["info", "--backend", "cpu"]);
     assert!(text(&output.stdout).contains("runs gated_mlp in f32"));
+}
+
+#[test]
+fn info_tells_the_launches_of_devices() {
+    let output = siluette(&["info", "--op", "feature_attention", "--json"]);
+    let backends = &json(&output)["backends"];
+    for (backend, expected) in [("cpu", None), ("wgpu", Some(1)), ("cuda", Some(1))] {
+        let backend_report = &backends[backend];
+        let is_there = backend_report["available"] == true;
+        assert!(is_there || !is_required(backend), "{backend_report}");
+        for entry in backend_report["operations"].as_array().into_iter().flatten() {
+            assert_eq!(entry["launches"].as_u64(), expected, "{backend}: {entry}");
+        }
+    }
 }
 
 #[test]

@@ -36,6 +36,8 @@ pub struct Measurement {
     pub cold: Timing,
     /// Bytes that were touched between two runs on the same tensors.
     pub cold_bytes: u64,
+    /// Kernel launches, or dispatches, of one run on a device.
+    pub launches: Option<usize>,
     /// Bytes a second that memory gave in between, where that can be asked: the median.
     pub memory: Option<f64>,
     /// Every run on the tensors of the run before; `None` where they do not fit in the cache.
@@ -73,9 +75,10 @@ pub fn measure(
     }
     let (cold, memory) = time(&mut loaded, memory)?;
     let cold_bytes = cost.bytes() * loaded.len() as u64;
+    let launches = loaded[0].launches();
     loaded.truncate(1);
     let hot = if cost.bytes() <= cache { Some(time(&mut loaded, None)?.0) } else { None };
-    Ok((cost, Measurement { cold, cold_bytes, memory, hot }))
+    Ok((cost, Measurement { cold, cold_bytes, launches, memory, hot }))
 }
 
 /// How many copies exceed twice the cache together: one, where one alone does.

@@ -138,6 +138,7 @@ fn row_to_json(row: &Row, roofs: &[Roof]) -> Value {
             value["bytes_read"] = cost.bytes_read.into();
             value["bytes_written"] = cost.bytes_written.into();
             value["cold_bytes"] = measurement.cold_bytes.into();
+            value["launches"] = measurement.launches.into();
             let cold = &measurement.cold;
             value["memory_bytes_per_second"] = measurement.memory.into();
             value["cold"] = timing_to_json(cost, cold);
