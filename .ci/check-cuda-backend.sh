@@ -10,7 +10,7 @@ for mode in plain asan checked; do
     tests/cuda_simulator/build.sh "$mode" "$out/$mode"
 done
 # Cargo names whatever it has built for the suite, the tool too, in no fixed order.
-suite=$(cargo test --features cli --test suite --no-run --message-format json | python3 -c '
+suite=$(cargo test --features cli,candle --test suite --no-run --message-format json | python3 -c '
 import json, sys
 messages = map(json.loads, sys.stdin)
 print(*(m["executable"] for m in messages if m.get("executable") and m["target"]["name"] == "suite"))

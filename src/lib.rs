@@ -48,6 +48,7 @@
 //! | (none) | the CPU backend and the reference | | |
 //! | `cuda` | the CUDA backend | | an NVIDIA driver; NVRTC, unless kernels were compiled ahead of time |
 //! | `wgpu` | the WebGPU backend | | a Vulkan, Metal or DX12 adapter |
+//! | `candle` | any operation on `candle_core::Tensor`s | | |
 //! | `safetensors` | files of index sets and of trained modules | | |
 //! | `cli` | the tool `siluette`, with every backend | | |
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -55,6 +56,8 @@
 
 pub mod arguments;
 pub mod backend;
+#[cfg(feature = "candle")]
+pub mod candle;
 #[doc(hidden)]
 pub mod conformance;
 pub mod device;
@@ -118,6 +121,6 @@ pub use ::wgpu;
 pub use cudarc;
 
 /// The README's code, compiled and run; some of it reads files.
-#[cfg(all(doctest, feature = "safetensors"))]
+#[cfg(all(doctest, feature = "candle", feature = "safetensors"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

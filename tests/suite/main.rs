@@ -2,6 +2,8 @@
 
 mod bad_input;
 mod bigru;
+#[cfg(feature = "candle")]
+mod candle;
 mod conformance;
 #[cfg(feature = "cuda")]
 mod cuda_capture;
