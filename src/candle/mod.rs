@@ -196,7 +196,7 @@ fn validate<O: Operation>(
         let found = outputs.iter().find(|(other, _)| other.name == info.name);
         found.map(|(_, output)| output.layout()).transpose()
     };
-    op.validate(&O::Args::collect(O::NAME, |info| input(info), |info| output(info))?)
+    op.validate(&O::Args::collect(O::NAME, input, output)?)
 }
 
 fn new_storages<O: Operation>(
