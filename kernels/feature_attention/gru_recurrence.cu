@@ -18,108 +18,28 @@
 //
 // A sum is over the K of a lane in order, in f32, then over lanes by a fixed xor tree; a row has its own length, and one
 // that has ended keeps its state while others of its block go on. Results depend neither on the batch nor on L.
-#include "gru.cuh"
-#include "reduce.cuh"
-
-constexpr int AHEAD = 2;
-
-template <class W, int LANES> struct RecurrentRows {
-    static constexpr int CHUNKS = 8;
-    static constexpr int WIDTH = LANES * CHUNKS * 4; // the most units
-    float weight[GATES][CHUNKS * 4];
-    float bias[GATES];
-
-    __device__ __forceinline__ void load(const GruPanel& panel, int unit, int lane, int hidden) {
-#pragma unroll
-        for (int gate = 0; gate < GATES; ++gate) {
-            const int64_t row = gate * hidden + unit;
-            const W* from = static_cast<const W*>(panel.weight) + row * panel.row_stride;
-            bias[gate] = unit < hidden ? load_or_zero<W>(panel.bias, row) : 0.0f;
-#pragma unroll
-            for (int i = 0; i < CHUNKS * 4; ++i) {
-                const int k = (i / 4 * LANES + lane) * 4 + i % 4;
-                weight[gate][i] = unit < hidden && k < hidden ? to_float(from[k]) : 0.0f;
-            }
-        }
-    }
-
-    // W h + b, in every lane.
-    __device__ __forceinline__ void multiply(const float* state, int lane, float (&sum)[GATES]) const {
-        // Two chains of additions a gate: one would be longer than its instructions take.
-        float part[GATES][2] = {};
-#pragma unroll
-        for (int i = 0; i < CHUNKS; ++i) {
-            const float4 four = *reinterpret_cast<const float4*>(state + (i * LANES + lane) * 4);
-#pragma unroll
-            for (int gate = 0; gate < GATES; ++gate) {
-                part[gate][0] = fmaf(weight[gate][4 * i], four.x, part[gate][0]);
-                part[gate][1] = fmaf(weight[gate][4 * i + 1], four.y, part[gate][1]);
-                part[gate][0] = fmaf(weight[gate][4 * i + 2], four.z, part[gate][0]);
-                part[gate][1] = fmaf(weight[gate][4 * i + 3], four.w, part[gate][1]);
-            }
-        }
-#pragma unroll
-        for (int gate = 0; gate < GATES; ++gate) {
-            sum[gate] = part[gate][0] + part[gate][1];
-#pragma unroll
-            for (int offset = 1; offset < LANES; offset *= 2) {
-                sum[gate] += __shfl_xor_sync(FULL_WARP, sum[gate], offset);
-            }
-            sum[gate] += bias[gate];
-        }
-    }
-};
+#include "gru_registers.cuh"
 
 template <class W, int LANES> __device__ __forceinline__ void recurrence_in_registers(const GruRecurrenceParams& p) {
-    using Rows = RecurrentRows<W, LANES>;
+    using Rows = RecurrentRows<W, LANES, 8>;
     SHARED_ARRAY(float, states, [2 * Rows::WIDTH]);
     const int row = int(blockIdx.x);
     const int direction = int(blockIdx.y);
-    const int unit = int(threadIdx.x) / LANES;
-    const int lane = int(threadIdx.x) % LANES;
-    const bool is_unit = unit < p.hidden;
-    const bool is_writer = is_unit && lane == 0;
+    const GruThread own = GruThread::of<LANES>(int(threadIdx.x), p.hidden, 0);
     Rows rows;
-    rows.load(direction == 0 ? p.forward : p.reverse, unit, lane, p.hidden);
+    rows.load(direction == 0 ? p.forward : p.reverse, own.unit, own.lane, p.hidden);
     grid_dependency_launch_dependents();
     grid_dependency_wait();
 
     const GruRow place = gru_row(p, row, direction);
-    float state = is_unit ? initial_state(p, row, direction, unit) : 0.0f;
+    float state = own.is_unit ? initial_state(p, row, direction, own.unit) : 0.0f;
     for (int i = int(threadIdx.x); i < 2 * Rows::WIDTH; i += int(blockDim.x)) states[i] = 0.0f;
+    // The first states go where others may still be clearing.
     __syncthreads();
-    if (is_writer) states[unit] = state;
-    __syncthreads();
-
-    float ahead[AHEAD][GATES] = {};
-    const auto load_gates = [&](int step, float (&gates)[GATES]) {
-        if (!is_unit || step >= place.length) return;
-        const float* from = place.gates_of(p, step) + unit;
-#pragma unroll
-        for (int gate = 0; gate < GATES; ++gate) gates[gate] = from[gate * p.hidden];
-    };
-#pragma unroll
-    for (int i = 0; i < AHEAD; ++i) load_gates(i, ahead[i]);
-    for (int first = 0; first < place.length; first += AHEAD) {
-#pragma unroll
-        for (int i = 0; i < AHEAD; ++i) {
-            const int step = first + i;
-            if (step >= place.length) break;
-            float sum[GATES];
-            rows.multiply(states + i % 2 * Rows::WIDTH, lane, sum);
-            state = gru_cell(ahead[i], sum, state);
-            load_gates(step + AHEAD, ahead[i]);
-            if (is_writer) {
-                states[(i + 1) % 2 * Rows::WIDTH + unit] = state;
-                place.store(p, step, unit, state);
-            }
-            __syncthreads();
-        }
-    }
-    if (is_writer) store_last(p, row, direction, unit, state);
+    state = run_steps(p, rows, place, own, states, state, [](float) {});
+    if (own.is_writer) store_last(p, row, direction, own.unit, state);
     clear_padding(p, place);
 }
-static_assert(AHEAD % 2 == 0, "a round of steps ends with the buffer that it began with");
 
 constexpr int WIDE_WARPS = 16;
 constexpr int WIDE_ROWS = 4;

@@ -50,53 +50,35 @@ __device__ __forceinline__ void load_selected(const SelectiveExpandParams& p, co
 }
 
 template <class W>
-__device__ __forceinline__ void expand_tile(const SelectiveExpandParams& p, int64_t first_token, int first_row,
-                                            float (&sum)[INPUT_OWN][INPUT_OWN]) {
-    SHARED_ARRAY(float, x_tile, [INPUT_DEPTH * INPUT_TOKEN_PITCH]);
-    SHARED_ARRAY(float, weight_tile, [INPUT_DEPTH * INPUT_ROW_PITCH]);
-    const int loaded = int(threadIdx.x) / INPUT_QUARTERS;
-    const int quarter = int(threadIdx.x) % INPUT_QUARTERS * 4;
-    const SelectedToken place = selected_token(p, first_token + loaded);
+__device__ __forceinline__ void expand_tile(const SelectiveExpandParams& p, const InputTile& tile, int64_t first_token,
+                                            int first_row, float (&sum)[INPUT_OWN][INPUT_OWN]) {
+    const SelectedToken place = selected_token(p, first_token + tile.loaded());
     const W* weight[INPUT_PANELS];
-    float next_x[4], next_weight[INPUT_PANELS][4];
-    load_selected(p, place, quarter, next_x);
 #pragma unroll
     for (int panel = 0; panel < INPUT_PANELS; ++panel) {
-        const int row = first_row + panel * INPUT_LOADED + loaded;
+        const int row = first_row + panel * INPUT_LOADED + tile.loaded();
         weight[panel] = nullptr;
         if (row < p.features) weight[panel] = static_cast<const W*>(p.expand.weight) + row * p.expand.row_stride;
-        load_or_clear(weight[panel], quarter, p.reduced, p.weight_vectorised, next_weight[panel]);
     }
-    for (int start = 0; start < p.reduced; start += INPUT_DEPTH) {
-        store_transposed<INPUT_TOKEN_PITCH>(x_tile, quarter, loaded, next_x);
-#pragma unroll
-        for (int panel = 0; panel < INPUT_PANELS; ++panel) {
-            store_transposed<INPUT_ROW_PITCH>(weight_tile, quarter, panel * INPUT_LOADED + loaded, next_weight[panel]);
-        }
-        __syncthreads();
-        // Past the end these are zeros that nobody stores; the loads fly while this tile is multiplied.
-        const int next = start + INPUT_DEPTH + quarter;
-        load_selected(p, place, next, next_x);
-#pragma unroll
-        for (int panel = 0; panel < INPUT_PANELS; ++panel) {
-            load_or_clear(weight[panel], next, p.reduced, p.weight_vectorised, next_weight[panel]);
-        }
-        multiply(x_tile, weight_tile, sum);
-        // Everybody must have read the tile before the next one replaces it.
-        __syncthreads();
-    }
+    const auto load_x = [&](int column, float (&value)[4]) { load_selected(p, place, column, value); };
+    sum_tile(tile, p.reduced, load_x, weight, p.weight_vectorised, sum);
 }
 
 template <class W> __device__ __forceinline__ void selective_expand(const SelectiveExpandParams& p) {
+    SHARED_ARRAY(float, x_tile, [INPUT_DEPTH * INPUT_TOKEN_PITCH]);
+    SHARED_ARRAY(float, weight_tile, [INPUT_DEPTH * INPUT_ROW_PITCH]);
+    const InputTile tile = {x_tile, weight_tile, int(threadIdx.x)};
     const int64_t first_token = int64_t(blockIdx.x) * INPUT_TOKENS;
     const int first_row = int(blockIdx.y) * INPUT_ROWS;
     grid_dependency_launch_dependents();
     grid_dependency_wait();
     float sum[INPUT_OWN][INPUT_OWN] = {};
-    if (has_valid_token(p.lengths, p.batch, p.steps, first_token)) expand_tile<W>(p, first_token, first_row, sum);
+    if (has_valid_token(p.lengths, p.batch, p.steps, first_token)) {
+        expand_tile<W>(p, tile, first_token, first_row, sum);
+    }
 
-    const int64_t own_token = first_token + int(threadIdx.x) / 16 * INPUT_OWN;
-    const int own_row = first_row + int(threadIdx.x) % 16 * INPUT_OWN;
+    const int64_t own_token = first_token + tile.own_token();
+    const int own_row = first_row + tile.own_row();
 #pragma unroll
     for (int i = 0; i < INPUT_OWN * INPUT_OWN; ++i) {
         const int64_t token = own_token + i / INPUT_OWN;

@@ -26,6 +26,22 @@ struct SelectiveWeightsParams {
     int32_t normalised;  // 1: weights add up to 1 over the branches
 };
 
+// forward and reverse for each branch
+struct BranchPanels {
+    GruPanel of[2 * MOST_BRANCHES];
+};
+
+// all branches of each text, and their weights
+struct SelectiveBranchesParams {
+    BranchPanels input_panels;
+    BranchPanels recurrent_panels;
+    GruInputParams input;  // of one branch: panels, `x` and its strides are not read
+    GruRecurrenceParams recurrence;  // of the first branch: panels are not read
+    SelectiveWeightsParams selection;
+    const void* reduced;  // [B, L, d1] f32, dense
+    int32_t chains_states;  // 1: a branch reads `reduced` and starts from the states that the one before it ends with
+};
+
 // weights that add up to 1 over the batch
 struct SelectiveTotalParams {
     void* weights;

@@ -15,12 +15,10 @@
 //   shared  128 bytes
 // All of it in f32, in an order that depends on N, d1, d2 and the text's length (in selective_total on B). A text
 // without tokens has weights of 0, which add nothing to a total.
-#include "gru.cuh"
-#include "reduce.cuh"
-#include "selective_params.cuh"
+//
+// For h > 64: else selective_branches does this too.
+#include "selective_weights.cuh"
 
-constexpr int SELECT_THREADS = 512;
-constexpr int SELECT_LANES = 4;
 constexpr int TOTAL_THREADS = 1024;
 
 // s of a text of `length` tokens, for all to read.
@@ -59,73 +57,19 @@ __device__ __forceinline__ void pool_states(const SelectiveWeightsParams& p, con
     }
 }
 
-// The products of every `lanes`-th element of a row of weights, from element `lane` on, with `values`.
-template <class W>
-__device__ __forceinline__ float dot_part(const GruPanel& panel, int row, const float* values, int columns, int lane,
-                                          int lanes) {
-    const W* weight = static_cast<const W*>(panel.weight) + row * panel.row_stride;
-    float sum = 0.0f;
-    for (int column = lane; column < columns; column += lanes) {
-        sum = fmaf(to_float(weight[column]), values[column], sum);
-    }
-    return sum;
-}
-
-template <class W>
-__device__ __forceinline__ void squeeze_pooled(const SelectiveWeightsParams& p, const float* pooled, float* z) {
-    const int lane = int(threadIdx.x) % 32;
-    for (int row = int(threadIdx.x) / 32; row < p.squeezed_features; row += SELECT_THREADS / 32) {
-        const float sum = warp_sum(dot_part<W>(p.squeeze, row, pooled, p.reduced, lane, 32));
-        if (lane == 0) z[row] = tanh_stable(sum + load_or_zero<W>(p.squeeze.bias, row));
-    }
-}
-
-template <class W>
-__device__ __forceinline__ void select_branches(const SelectiveWeightsParams& p, const float* z, float* weights) {
-    constexpr int ROWS = SELECT_THREADS / SELECT_LANES;
-    const int lane = int(threadIdx.x) % SELECT_LANES;
-    for (int first = 0; first < p.reduced; first += ROWS) {
-        // A warp's lanes shuffle together: those without a channel take the last one along.
-        const int own = first + int(threadIdx.x) / SELECT_LANES;
-        const int channel = min(own, p.reduced - 1);
-        const bool is_writer = lane == 0 && own < p.reduced;
-        float total = 0.0f;
-        for (int branch = 0; branch < p.branches; ++branch) {
-            const GruPanel& panel = p.select.of[branch];
-            float sum = dot_part<W>(panel, channel, z, p.squeezed_features, lane, SELECT_LANES);
-#pragma unroll
-            for (int offset = SELECT_LANES / 2; offset > 0; offset /= 2) {
-                sum += __shfl_xor_sync(FULL_WARP, sum, offset);
-            }
-            const float weight = expf(sigmoid(sum + load_or_zero<W>(panel.bias, channel)));
-            total += weight;
-            if (is_writer) weights[int64_t(branch) * p.reduced + channel] = weight;
-        }
-        if (!is_writer || !p.normalised) continue;
-        for (int branch = 0; branch < p.branches; ++branch) {
-            weights[int64_t(branch) * p.reduced + channel] /= total;
-        }
-    }
-}
-
 template <class W> __device__ __forceinline__ void selective_weights(const SelectiveWeightsParams& p) {
     const int64_t text = blockIdx.x;
-    float* pooled = static_cast<float*>(p.squeezed) + text * (int64_t(p.reduced) + p.squeezed_features);
-    float* z = pooled + p.reduced;
-    float* weights = static_cast<float*>(p.weights) + text * p.branches * p.reduced;
+    const SelectedText place = selected_text(p, text);
     grid_dependency_launch_dependents();
     grid_dependency_wait();
     const int length = row_length(p.lengths, int(text), p.steps);
     if (length == 0) {
-        const int64_t elements = int64_t(p.branches) * p.reduced;
-        for (int64_t i = threadIdx.x; i < elements; i += SELECT_THREADS) weights[i] = 0.0f;
+        clear_weights(p, place);
         return;
     }
     const int64_t text_states = text * p.steps * p.branches * p.reduced;
-    pool_states(p, static_cast<const float*>(p.states) + text_states, length, pooled);
-    squeeze_pooled<W>(p, pooled, z);
-    __syncthreads();
-    select_branches<W>(p, z, weights);
+    pool_states(p, static_cast<const float*>(p.states) + text_states, length, place.pooled);
+    weigh_branches<W>(p, place);
 }
 
 #define WEIGHTS_KERNEL(W)                                                                                             \

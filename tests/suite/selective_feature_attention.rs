@@ -5,7 +5,7 @@ use std::sync::Arc;
 use siluette::arguments::Repeated;
 use siluette::device::NamedTensors;
 use siluette::{
-    Backend, Cpu, DType, Device, Error, Layout, Operation as _, Parameters, Problem,
+    Backend, Cpu, DType, Device, Error, Layout, Operation as _, Parameters, Problem, Select,
     SelectiveFeatureAttention, SelectiveFeatureAttentionArgs, Tensor, registry,
 };
 
@@ -135,9 +135,15 @@ fn devices() -> Vec<Device> {
     devices
 }
 
-/// Units of one warp and of more, and both stack modes.
+/// Units of one warp and of more, and, on CUDA, branches in one launch (up to 128 features) and in several; both stack
+/// modes.
 fn networks() -> Vec<Network> {
-    vec![Network::new(9, 12, "output_chained"), Network::new(17, 66, "state_chained")]
+    vec![
+        Network::new(9, 12, "output_chained"),
+        Network::new(17, 66, "state_chained"),
+        Network::new(5, 128, "output_chained"),
+        Network::new(5, 130, "output_chained"),
+    ]
 }
 
 fn length(id: usize) -> usize {
@@ -215,20 +221,41 @@ fn descriptors_refuse_what_no_kernel_can_do() {
     assert_refused(new(8, 9), "branches", Problem::Size);
 }
 
-#[test]
-fn layouts_that_do_not_fit_are_named() {
-    let op = SelectiveFeatureAttention::new(6, 4, 3, 2, DType::F32).unwrap();
-    type Args = SelectiveFeatureAttentionArgs<Layout, Layout>;
-    let (inputs, states) =
-        (Repeated::from([float(&[6, 4]); 2]), Repeated::from([float(&[6, 2]); 2]));
+type Args = SelectiveFeatureAttentionArgs<Layout, Layout>;
+
+/// An operation of 6 features and 3 after the squeeze, and what it takes for 2 texts of 5 tokens.
+fn described<const BRANCHES: usize>(reduced: usize) -> (SelectiveFeatureAttention, Args) {
+    let hidden = reduced / 2;
+    let of_branches = |rows, columns| Repeated::from([float(&[rows, columns]); BRANCHES]);
+    let (inputs, states) = (of_branches(3 * hidden, reduced), of_branches(3 * hidden, hidden));
     let x = float(&[2, 5, 6]);
-    let good = Args::new(x, float(&[4, 6]), float(&[3, 4]), float(&[6, 4]), x)
+    let args = Args::new(x, float(&[reduced, 6]), float(&[3, reduced]), float(&[6, reduced]), x)
         .weight_ih(inputs)
         .weight_hh(states)
         .weight_ih_reverse(inputs)
         .weight_hh_reverse(states)
-        .select_weight(Repeated::from([float(&[4, 3]); 2]))
+        .select_weight(of_branches(reduced, 3))
         .lengths(integers(&[2]));
+    (SelectiveFeatureAttention::new(6, reduced, 3, BRANCHES, DType::F32).unwrap(), args)
+}
+
+/// A step of the recurrence is no launch, and neither is a branch while its weights fit a block's registers.
+#[test]
+fn launches_on_cuda_are_few() {
+    let Some(Device::Cuda(device)) = open(Backend::Cuda) else { return };
+    let launches = |(op, args): (SelectiveFeatureAttention, Args)| {
+        let count = |op| device.cuda().plan(&op, &args).unwrap().kernels().len();
+        [count(op), count(op.with_select(Select::GlobalSum))]
+    };
+    assert_eq!(launches(described::<1>(4)), [3, 4]);
+    assert_eq!(launches(described::<3>(100)), [3, 4]);
+    assert_eq!(launches(described::<8>(128)), [3, 4]);
+    assert_eq!(launches(described::<3>(130)), [9, 10]);
+}
+
+#[test]
+fn layouts_that_do_not_fit_are_named() {
+    let (op, good) = described::<2>(4);
     op.validate(&good).unwrap();
     let refuse = |change: fn(&mut Args), name, problem| {
         let mut args = good;

@@ -17,6 +17,9 @@ use crate::layout::{HasLayout, Layout};
 use crate::operation::Operation;
 use crate::tensor::Tensor;
 
+/// A NaN in each type, wherever it is repeated.
+const NAN_BYTE: u8 = 0xff;
+
 /// A device, its default stream and the memory that it allocates for host tensors.
 #[derive(Clone, Debug)]
 pub struct CudaDevice {
@@ -96,9 +99,11 @@ impl CudaDevice {
         )?;
         self.cuda.prepare(op, &layouts)?;
         let (inputs, outputs) = (self.upload_inputs(inputs)?, self.upload_outputs(outputs)?);
+        // Not zeros: a kernel that reads what no launch has written should not go unnoticed.
+        let fill = vec![NAN_BYTE; op.workspace_bytes(&layouts).max(1)];
         let workspace = self
             .stream
-            .alloc_zeros(op.workspace_bytes(&layouts).max(1))
+            .clone_htod(&fill)
             .map_err(|error| device_error("allocating the workspace", error))?;
         let launches = op.plan_cuda(&self.cuda, &layouts, true)?.launches().count();
         let device = self.clone();

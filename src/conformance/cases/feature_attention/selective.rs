@@ -57,6 +57,14 @@ pub(super) fn cases() -> Vec<Case> {
         let squeezed = [1, 7, 33, 60][index % 4];
         push(Selective { reduced, squeezed, dtypes, stack_mode, batch: 2, length: 4, ..PLAIN });
     }
+    // On CUDA, 128 and less is one launch for all branches, whose tiles hold 32 tokens.
+    for reduced in [128, 130] {
+        let several = Selective { reduced, squeezed: 33, batch: 2, ..PLAIN };
+        push(Selective { length: 33, select: "global_sum", ..several });
+        push(Selective { length: 65, has_lengths: false, branches: 2, ..several });
+        let stack_mode = "state_chained";
+        push(Selective { length: 3, branches: 8, stack_mode, has_biases: false, ..several });
+    }
     for (index, [batch, length]) in
         [[0, 4], [3, 0], [1, 1], [5, 1], [1, 30], [9, 5], [33, 2]].into_iter().enumerate()
     {

@@ -17,8 +17,7 @@ use crate::backend::cuda::parameters::{ReadPointer, WritePointer};
 use crate::dtype::DType;
 use crate::error::Error;
 use crate::layout::Layout;
-pub(crate) use parameters::GruPanel;
-use parameters::{GruInputParams, GruRecurrenceParams};
+pub(crate) use parameters::{GruInputParams, GruPanel, GruRecurrenceParams};
 pub(crate) use product::{Product, ProductTensors};
 use strategy::dtype_code;
 pub(crate) use strategy::{Launches, PRODUCT_THREADS, product_grid};
@@ -109,7 +108,7 @@ impl Layer<'_> {
         }
     }
 
-    fn input_parameters(&self) -> GruInputParams {
+    pub fn input_parameters(&self) -> GruInputParams {
         let [forward, reverse] = self.weights.each_ref().map(input_panel);
         let aligned = |weights: &GruDirection<&Pointer<'_>>| weights.weight_ih.is_vectorisable();
         let extent = &self.extent;
@@ -131,7 +130,7 @@ impl Layer<'_> {
         }
     }
 
-    fn recurrence_parameters(&self) -> GruRecurrenceParams {
+    pub fn recurrence_parameters(&self) -> GruRecurrenceParams {
         let [forward, reverse] = self.weights.each_ref().map(recurrent_panel);
         let aligned = |weights: &GruDirection<&Pointer<'_>>| weights.weight_hh.is_vectorisable();
         let extent = &self.extent;

@@ -54,8 +54,19 @@ kernel_parameters! {
 }
 
 #[cfg(test)]
-impl crate::backend::cuda::parameters::CType for GruPanel {
-    const C_TYPE: &'static str = "GruPanel";
+mod c_types {
+    use super::{GruInputParams, GruPanel, GruRecurrenceParams};
+    use crate::backend::cuda::parameters::CType;
+
+    impl CType for GruPanel {
+        const C_TYPE: &'static str = "GruPanel";
+    }
+    impl CType for GruInputParams {
+        const C_TYPE: &'static str = "GruInputParams";
+    }
+    impl CType for GruRecurrenceParams {
+        const C_TYPE: &'static str = "GruRecurrenceParams";
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! `selective_feature_attention` on CUDA, by the contracts in `kernels/feature_attention/selective_weights.cu` and
-//! `selective_expand.cu`.
+//! `selective_feature_attention` on CUDA, by the contracts in `kernels/feature_attention/selective_branches.cu`,
+//! `selective_weights.cu` and `selective_expand.cu`.
 #![allow(unsafe_code, reason = "kernel launches")]
 
 mod launches;
@@ -20,17 +20,21 @@ use crate::backend::cuda::{Cuda, CudaTensor, CudaTensorMut, CudaWorkspace};
 use crate::error::Error;
 use crate::layout::Layout;
 use crate::operation::Operation as _;
-use crate::ops::feature_attention::gru::cuda::{Layer, Place, ProductTensors, panel};
+use crate::ops::feature_attention::gru::cuda::{
+    GruInputParams, Layer, Place, ProductTensors, panel,
+};
 use crate::ops::feature_attention::gru::{GRU_FIELDS, GruTensors, gru_tensors};
 use crate::ops::silu_mlp::cuda_parameters::dtype_code;
-use launches::SelectiveLaunches;
+use launches::{Branches, SelectiveLaunches};
 use parameters::{
-    SelectPanels, SelectiveExpandParams, SelectiveTotalParams, SelectiveWeightsParams,
+    BranchPanels, SelectPanels, SelectiveBranchesParams, SelectiveExpandParams,
+    SelectiveTotalParams, SelectiveWeightsParams,
 };
 
 impl Cuda {
-    /// Enqueues [`SelectiveFeatureAttention`] on the caller's stream: three launches, two more for each branch, and one
-    /// more for [`Select::GlobalSum`].
+    /// Enqueues [`SelectiveFeatureAttention`] on the caller's stream: three launches, and one more for
+    /// [`Select::GlobalSum`]. With more than 128 reduced features, 64 hidden units a direction, each branch takes two
+    /// launches of its own.
     ///
     /// # Errors
     /// [`Error::Argument`] names the argument, [`Error::Unsupported`] the device's limit.
@@ -89,8 +93,9 @@ impl Cuda {
         // wrote.
         unsafe {
             call.reduce(x, &reduce_weight, &reduce_bias)?;
-            call.branches(&gru)?;
-            call.weights([&squeeze_weight, &squeeze_bias], [&select_weight, &select_bias])?;
+            let squeeze = [&squeeze_weight, &squeeze_bias];
+            call.branches(&gru, call.selection(squeeze, [&select_weight, &select_bias]))?;
+            call.total()?;
             call.expand([&expand_weight, &expand_bias], &out, &layouts.out)
         }
     }
@@ -142,9 +147,8 @@ impl Call<'_> {
         unsafe { self.launches.reduce.enqueue(self.cuda, self.stream, &tensors) }
     }
 
-    /// # Safety
-    /// As above.
-    unsafe fn branches(&self, weights: &GruTensors<Pointer<'_>>) -> Result<(), Error> {
+    /// A branch by itself: its GRU, and all that it reads and writes.
+    fn layer<'p>(&self, branch: usize, weights: &'p GruTensors<Pointer<'p>>) -> Layer<'p> {
         let op = self.op;
         let [batch, steps] = self.extent;
         let states = |branch: usize| {
@@ -156,37 +160,84 @@ impl Call<'_> {
             Place::scratch(address, batch, op.hidden())
         };
         let is_chained = op.stack_mode == StackMode::StateChained;
-        for branch in 0..op.branches {
-            let reads_branch = branch > 0 && !is_chained;
-            let reduced = Place::scratch(self.section(self.sections.reduced), steps, op.reduced);
-            let layer = Layer {
-                extent: op.gru_extent(batch, steps),
-                weights: weights.as_ref().layer(branch),
-                x: if reads_branch { states(branch - 1) } else { reduced },
-                lengths: self.lengths,
-                gates: self.section(self.sections.gru.gates),
-                initial: match branch.checked_sub(1) {
-                    Some(before) if is_chained => last(before),
-                    _ => Place::ABSENT,
-                },
-                out: states(branch),
-                last: if is_chained { last(branch) } else { Place::ABSENT },
-            };
-            // SAFETY: the caller's promise; a branch's states lie beside those of the branch that it reads.
-            unsafe { layer.enqueue(self.cuda, self.stream, &self.launches.gru, true)? };
+        let reads_branch = branch > 0 && !is_chained;
+        let reduced = Place::scratch(self.section(self.sections.reduced), steps, op.reduced);
+        Layer {
+            extent: op.gru_extent(batch, steps),
+            weights: weights.as_ref().layer(branch),
+            x: if reads_branch { states(branch - 1) } else { reduced },
+            lengths: self.lengths,
+            gates: self.section(self.sections.gru.gates),
+            initial: match branch.checked_sub(1) {
+                Some(before) if is_chained => last(before),
+                _ => Place::ABSENT,
+            },
+            out: states(branch),
+            last: if is_chained { last(branch) } else { Place::ABSENT },
         }
-        Ok(())
     }
 
     /// # Safety
     /// As above.
-    unsafe fn weights(
+    unsafe fn branches(
+        &self,
+        weights: &GruTensors<Pointer<'_>>,
+        selection: SelectiveWeightsParams,
+    ) -> Result<(), Error> {
+        let layers = (0..self.op.branches).map(|branch| self.layer(branch, weights));
+        match &self.launches.branches {
+            Branches::Together(launch) => {
+                let parameters = self.together(layers, selection);
+                // SAFETY: the caller's promise; blocks of the kernel read nothing of each other.
+                unsafe { self.launch(launch, &parameters) }
+            }
+            Branches::OneByOne { gru, weights } => {
+                for layer in layers {
+                    // SAFETY: the caller's promise; a branch's states lie beside those of the branch that it reads.
+                    unsafe { layer.enqueue(self.cuda, self.stream, gru, true)? };
+                }
+                // SAFETY: the caller's promise.
+                unsafe { self.launch(weights, &selection) }
+            }
+        }
+    }
+
+    fn together<'p>(
+        &self,
+        layers: impl Iterator<Item = Layer<'p>>,
+        selection: SelectiveWeightsParams,
+    ) -> SelectiveBranchesParams {
+        let squeeze = selection.squeeze;
+        // Behind the last branch, where no kernel looks.
+        let none = BranchPanels { of: [squeeze; 2 * MAX_REPEATED] };
+        let (mut input_panels, mut recurrent_panels) = (none, none);
+        let (mut first, mut is_vectorised) = (None, 1);
+        for (branch, layer) in layers.enumerate() {
+            let (input, recurrence) = (layer.input_parameters(), layer.recurrence_parameters());
+            let both = 2 * branch..2 * branch + 2;
+            input_panels.of[both.clone()].copy_from_slice(&[input.forward, input.reverse]);
+            recurrent_panels.of[both].copy_from_slice(&[recurrence.forward, recurrence.reverse]);
+            is_vectorised &= input.weight_vectorised;
+            first.get_or_insert((input, recurrence));
+        }
+        let (input, recurrence) = first.expect("descriptors have at least one branch");
+        SelectiveBranchesParams {
+            input_panels,
+            recurrent_panels,
+            input: GruInputParams { weight_vectorised: is_vectorised, ..input },
+            recurrence,
+            selection,
+            reduced: input.x,
+            chains_states: i32::from(self.op.stack_mode == StackMode::StateChained),
+        }
+    }
+
+    fn selection(
         &self,
         squeeze: [&Pointer<'_>; 2],
         select: [&Repeated<Pointer<'_>>; 2],
-    ) -> Result<(), Error> {
+    ) -> SelectiveWeightsParams {
         let op = self.op;
-        let [batch, steps] = self.extent;
         let [weights, biases] = select;
         let squeeze = panel(squeeze[0], Some(squeeze[1]));
         let of: [_; MAX_REPEATED] = std::array::from_fn(|branch| match weights.get(branch) {
@@ -194,24 +245,27 @@ impl Call<'_> {
             // Behind the last branch, where no kernel looks.
             None => squeeze,
         });
-        let weights = WritePointer(self.section(self.sections.weights));
-        let parameters = SelectiveWeightsParams {
+        SelectiveWeightsParams {
             select: SelectPanels { of },
             squeeze,
             states: ReadPointer(self.section(self.sections.states)),
             lengths: ReadPointer(self.lengths),
             squeezed: WritePointer(self.section(self.sections.squeezed)),
-            weights,
-            steps: steps as i32,
+            weights: WritePointer(self.section(self.sections.weights)),
+            steps: self.extent[1] as i32,
             reduced: op.reduced as i32,
             squeezed_features: op.squeezed as i32,
             branches: op.branches as i32,
             normalised: i32::from(op.select == Select::BranchSoftmax),
-        };
-        // SAFETY: the caller's promise.
-        unsafe { self.launch(&self.launches.weights, &parameters)? };
+        }
+    }
+
+    /// # Safety
+    /// As above.
+    unsafe fn total(&self) -> Result<(), Error> {
         let Some(launch) = &self.launches.total else { return Ok(()) };
-        let elements = (batch * op.branches * op.reduced) as i64;
+        let weights = WritePointer(self.section(self.sections.weights));
+        let elements = (self.extent[0] * self.op.branches * self.op.reduced) as i64;
         // SAFETY: the caller's promise.
         unsafe { self.launch(launch, &SelectiveTotalParams { weights, elements }) }
     }

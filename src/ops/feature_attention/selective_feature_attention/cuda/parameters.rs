@@ -2,13 +2,20 @@
 
 use crate::arguments::MAX_REPEATED;
 use crate::backend::cuda::parameters::{ReadPointer, WritePointer, kernel_parameters};
-use crate::ops::feature_attention::gru::cuda::GruPanel;
+use crate::ops::feature_attention::gru::cuda::{GruInputParams, GruPanel, GruRecurrenceParams};
 
 /// A linear layer for each branch.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub(crate) struct SelectPanels {
     pub of: [GruPanel; MAX_REPEATED],
+}
+
+/// Both directions of each branch.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(crate) struct BranchPanels {
+    pub of: [GruPanel; 2 * MAX_REPEATED],
 }
 
 kernel_parameters! {
@@ -25,6 +32,17 @@ kernel_parameters! {
         pub squeezed_features: i32,
         pub branches: i32,
         pub normalised: i32,
+    }
+
+    /// All branches of each text, and their weights.
+    pub(crate) struct SelectiveBranchesParams {
+        pub input_panels: BranchPanels,
+        pub recurrent_panels: BranchPanels,
+        pub input: GruInputParams,
+        pub recurrence: GruRecurrenceParams,
+        pub selection: SelectiveWeightsParams,
+        pub reduced: ReadPointer,
+        pub chains_states: i32,
     }
 
     /// Weights that add up to 1 over the batch.
@@ -53,8 +71,19 @@ kernel_parameters! {
 }
 
 #[cfg(test)]
-impl crate::backend::cuda::parameters::CType for SelectPanels {
-    const C_TYPE: &'static str = "SelectPanels";
+mod c_types {
+    use super::{BranchPanels, SelectPanels, SelectiveWeightsParams};
+    use crate::backend::cuda::parameters::CType;
+
+    impl CType for SelectPanels {
+        const C_TYPE: &'static str = "SelectPanels";
+    }
+    impl CType for BranchPanels {
+        const C_TYPE: &'static str = "BranchPanels";
+    }
+    impl CType for SelectiveWeightsParams {
+        const C_TYPE: &'static str = "SelectiveWeightsParams";
+    }
 }
 
 #[cfg(test)]
@@ -70,6 +99,7 @@ mod tests {
     #[test]
     fn structs_are_those_of_the_kernels() {
         assert_matches_header::<SelectiveWeightsParams>(HEADER);
+        assert_matches_header::<SelectiveBranchesParams>(HEADER);
         assert_matches_header::<SelectiveTotalParams>(HEADER);
         assert_matches_header::<SelectiveExpandParams>(HEADER);
         assert!(HEADER.contains(&format!("MOST_BRANCHES = {MAX_REPEATED};")));
@@ -79,6 +109,12 @@ mod tests {
     fn structs_have_no_padding_inside() {
         assert_eq!(size_of::<SelectPanels>(), 3 * 8 * MAX_REPEATED);
         assert_eq!(size_of::<SelectiveWeightsParams>(), (3 * MAX_REPEATED + 7) * 8 + 5 * 4 + 4);
+        let inner = size_of::<GruInputParams>()
+            + size_of::<GruRecurrenceParams>()
+            + size_of::<SelectiveWeightsParams>();
+        assert_eq!(size_of::<BranchPanels>(), 2 * 3 * 8 * MAX_REPEATED);
+        let panels = 2 * size_of::<BranchPanels>();
+        assert_eq!(size_of::<SelectiveBranchesParams>(), panels + inner + 8 + 4 + 4);
         assert_eq!(size_of::<SelectiveTotalParams>(), 2 * 8);
         assert_eq!(size_of::<SelectiveExpandParams>(), 9 * 8 + 7 * 4 + 4);
     }
