@@ -17,6 +17,8 @@ mod cuda_movement;
 mod cuda_nvrtc;
 #[cfg(feature = "cuda")]
 mod cuda_support;
+#[cfg(feature = "cuda")]
+mod cuda_verify_sampled;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 mod device_index_sets;
 mod early_exit;
