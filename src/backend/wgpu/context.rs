@@ -32,6 +32,9 @@ pub struct WgpuDispatch {
     pub reduction: Option<Reduction>,
     /// Reads rows element by element even where 16-byte words would do.
     pub scalar_loads: bool,
+    /// Binds no more than the 8 storage buffers a shader that WebGPU promises, even where the device takes more: heads
+    /// then take launches more.
+    pub few_buffers: bool,
     /// Lets wgpu inject its bounds checks into the shaders, which the crate does without because all
     /// extents are validated beforehand.
     pub bounds_checks: bool,
@@ -138,6 +141,14 @@ impl Wgpu {
     /// What the device can do.
     pub fn capabilities(&self) -> &WgpuCapabilities {
         &self.capabilities
+    }
+
+    /// Storage buffers that a shader may bind.
+    pub(crate) fn storage_buffers(&self) -> u32 {
+        match self.dispatch.few_buffers {
+            true => WgpuCapabilities::FEWEST_STORAGE_BUFFERS,
+            false => self.capabilities.storage_buffers,
+        }
     }
 
     /// Adapter, API and driver.
