@@ -6,7 +6,8 @@
 // state_values [ceil(V / 128), M, 6 + k]  f32      state_tokens [ceil(V / 128), M, 2 + k]  i32
 // logits [M, V]  f32, optional
 //
-// Binds 11 storage buffers; where a device takes fewer, exit_prepare and exit_states_prepared do the same.
+// Binds 11 storage buffers; where a device takes fewer, or workgroup memory is slow, exit_prepare and
+// exit_states_prepared do the same.
 //
 // launch  ceil(M / 8) * ceil(V / 128), groups of 8 rows fastest; a workgroup owns a tile and a group
 // workgroup  THREADS invocations, each with 128 / THREADS ids in the product: a row of the weight is read by one of them,
@@ -121,6 +122,29 @@ fn row_chunk(first: u32, m: u32, k: u32) -> Chunk {
         x = normalised(x, norm_weight_chunk(parameters.norm_start + k), row_scales[m], ACTIVATION);
     }
     return x;
+}
+
+// Chunks of columns of the rows, as many as fit: row m from m * width on.
+const STAGED: u32 = 1024u / CHUNK;
+var<workgroup> staged: array<Chunk, STAGED>;
+
+// Brings `width` chunks of each of `count` rows, from `column` on, into workgroup memory.
+fn stage(first: u32, count: u32, column: u32, width: u32, thread: u32) {
+    for (var item = thread; item < count * width; item += THREADS) {
+        let m = item / width;
+        let k = column + item % width * CHUNK;
+        if (k < parameters.features) {
+            staged[item] = row_chunk(first, m, k);
+        }
+    }
+}
+
+fn slice_width(count: u32) -> u32 {
+    return STAGED / count;
+}
+
+fn staged_chunk(first: u32, m: u32, column: u32, c: u32, width: u32) -> Chunk {
+    return staged[m * width + c];
 }
 
 @compute @workgroup_size(THREADS)

@@ -1,7 +1,7 @@
 // exit_states for devices that bind 8 storage buffers: rows and what is known of them come from exit_prepare.
 //
 // n [M, D]  f32      info [M, 5]  i32      the others, geometry and numerics as in exit_states.wgsl
-// workgroup memory  14,848 bytes
+// workgroup memory  10,752 bytes: rows are read where they lie
 
 #variant load = vector scalar
 
@@ -34,8 +34,15 @@ fn row_seed(row: u32) -> vec2<u32> {
 
 fn prepare_rows(first: u32, count: u32, thread: u32) {}
 
-fn row_chunk(first: u32, m: u32, k: u32) -> Chunk {
-    return n_chunk(parameters.rows_start + (first + m) * parameters.rows_stride + k);
+// All columns at once.
+fn slice_width(count: u32) -> u32 {
+    return (parameters.features + CHUNK - 1u) / CHUNK;
+}
+
+fn stage(first: u32, count: u32, column: u32, width: u32, thread: u32) {}
+
+fn staged_chunk(first: u32, m: u32, column: u32, c: u32, width: u32) -> Chunk {
+    return n_chunk(parameters.rows_start + (first + m) * parameters.rows_stride + column + c * CHUNK);
 }
 
 @compute @workgroup_size(THREADS)

@@ -1,6 +1,8 @@
 // The states of a tile of 128 ids and a group of 8 rows. The kernel that imports this says where rows come from:
 //   prepare_rows(first, count, thread)   called by the whole workgroup, ahead of the others
-//   row_chunk(first, m, k)               columns of row first + m from k on, normalised and rounded
+//   slice_width(count)                   chunks of columns that `stage` brings of each of `count` rows
+//   stage(first, count, column, width, thread)   called by the whole workgroup, before it reads columns from this one on
+//   staged_chunk(first, m, column, c, width)     chunk c behind that column, of row first + m, normalised and rounded
 //   row_exists(row), row_position(row), row_seed(row), row_token(row)
 // It imports numeric.wgsl, grid.wgsl and chunk_$load.wgsl, and binds from 6 on.
 
@@ -83,29 +85,21 @@ var<workgroup> part_weighted: array<f32, ROWS * PARTS>;
 // Not 0: a logit of the row is NaN or +inf.
 var<workgroup> row_fails: array<atomic<u32>, ROWS>;
 
-// Chunks of columns of the rows, as many as fit: row m of `count` from m * (STAGED / count) on.
-const STAGED: u32 = 1024u / CHUNK;
-var<workgroup> staged: array<Chunk, STAGED>;
-
-// Brings `width` chunks of each of `count` rows, from `column` on, into workgroup memory.
-fn stage(first: u32, count: u32, column: u32, width: u32, thread: u32) {
-    for (var item = thread; item < count * width; item += THREADS) {
-        let m = item / width;
-        let k = column + item % width * CHUNK;
-        if (k < parameters.features) {
-            staged[item] = row_chunk(first, m, k);
-        }
-    }
-}
-
 // Adds to the sums the products of staged columns with those of the weight's row `index`.
-fn multiply(index: u32, count: u32, column: u32, width: u32, sums: ptr<function, array<f32, ROWS>>) {
+fn multiply(
+    index: u32,
+    first: u32,
+    count: u32,
+    column: u32,
+    width: u32,
+    sums: ptr<function, array<f32, ROWS>>,
+) {
     let row = parameters.weight_start + index * parameters.weight_stride + column;
     let chunks = min((parameters.features - column + CHUNK - 1u) / CHUNK, width);
     for (var c = 0u; c < chunks; c++) {
         let weight = head_weight_chunk(row + c * CHUNK);
         for (var m = 0u; m < count; m++) {
-            (*sums)[m] += dot_chunk(weight, staged[m * width + c]);
+            (*sums)[m] += dot_chunk(weight, staged_chunk(first, m, column, c, width));
         }
     }
 }
@@ -292,7 +286,7 @@ fn write_states(launch: u32, thread: u32) {
         atomicStore(&row_fails[m], 0u);
     }
     prepare_rows(first, count, thread);
-    let width = STAGED / count;
+    let width = slice_width(count);
     // Barriers are met by all: what these loops count is the same for the whole workgroup.
     for (var base = 0u; base < VOCABULARY_TILE; base += THREADS) {
         let index = first_index + base + thread;
@@ -303,7 +297,7 @@ fn write_states(launch: u32, thread: u32) {
             stage(first, count, column, width, thread);
             workgroupBarrier();
             if (index < parameters.valid) {
-                multiply(index, count, column, width, &sums);
+                multiply(index, first, count, column, width, &sums);
             }
         }
         make_logits(base + thread, index, first, count, &sums);

@@ -52,6 +52,8 @@ mod unchecked;
 mod verification;
 mod verify_sampled;
 #[cfg(feature = "wgpu")]
+mod wgpu_heads;
+#[cfg(feature = "wgpu")]
 mod wgpu_movement;
 #[cfg(feature = "wgpu")]
 mod wgpu_plans;

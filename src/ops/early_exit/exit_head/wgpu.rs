@@ -26,8 +26,9 @@ impl Wgpu {
     /// Binds [`ExitHead`] to buffers: two dispatches whatever the options, a pass over the weight and a merge.
     ///
     /// A device that binds fewer than 11 storage buffers a shader takes one dispatch more, which prepares the rows, and
-    /// another one for more than six results; [`Wgpu::open`] asks for what the adapter has. A weight that exceeds the
-    /// largest binding takes a pass for each part. Rows are prepared, too, if an output shares a buffer with an input.
+    /// another one for more than six results; [`Wgpu::open`] asks for what the adapter has. So does a software device, see
+    /// [`WgpuDispatch::buffers`](crate::backend::wgpu::WgpuDispatch::buffers). A weight that exceeds the largest binding
+    /// takes a pass for each part. Rows are prepared, too, if an output shares a buffer with an input.
     ///
     /// # Errors
     /// [`Error::Argument`] names the argument, [`Error::Unsupported`] the device's limit.
@@ -164,9 +165,8 @@ impl<'a> Head<'a> {
             args.seeds,
         ];
         let outputs = [Some(args.state_values), Some(args.state_tokens), args.logits];
-        let shares = |output: &Operand<'_>| {
-            inputs.iter().flatten().any(|input| input.shares_buffer(output))
-        };
+        let shares =
+            |output: &Operand<'_>| inputs.iter().flatten().any(|input| input.shares_buffer(output));
         self.wgpu.storage_buffers() < INPUTS_AND_STATES || outputs.iter().flatten().any(shares)
     }
 
