@@ -1,271 +1,150 @@
-// exit_head_states: of each tile of 128 ids and each row, the state of  softcap(n W^T + b)
+// exit_head_states: of each tile of 128 ids and each row, the state of  softcap(n W^T + b),
+//   n[m,:] = rms_norm(hidden[rows[m],:]), or hidden[rows[m],:];  rows[m] = m if they are absent
 //
-// n [M, D]  f32      info [M, 5]  i32, by exit_prepare      W [V, D], b [V]  weights' type
+// hidden [R, D]  activations      norm_weight [D], W [V, D], b [V]  weights' type
+// rows, positions, gather_tokens [M]  i32      seeds [M, 2]  u32, optional
 // state_values [ceil(V / 128), M, 6 + k]  f32      state_tokens [ceil(V / 128), M, 2 + k]  i32
 // logits [M, V]  f32, optional
+//
+// Binds 11 storage buffers; where a device takes fewer, or workgroup memory is slow, exit_prepare and
+// exit_states_prepared do the same.
 //
 // launch  ceil(M / 8) * ceil(V / 128), groups of 8 rows fastest; a workgroup owns a tile and a group
 // workgroup  THREADS invocations, each with 128 / THREADS ids in the product: a row of the weight is read by one of them,
 //            eight elements at a time, or one where rows do not start on 16-byte words; then 16 for each row
-// workgroup memory  10,752 bytes
+// workgroup memory  14,880 bytes: the rows' columns pass through 4,096 of them
 // A logit is summed by one invocation in the order of the columns, in one pipeline whatever M: a row's results do not
-// depend on the others. Sums of a state: 8 ids in order, then the 16 parts in order.
+// depend on the others. Sums of a state, and of a row's squares: 8 ids or columns in order, then the 16 parts in order.
+// Every workgroup sums its rows' squares anew: 8 rows beside the 128 of the weight.
 
 #variant load = vector scalar
 
-override THREADS: u32 = 128u; // 128 or a divisor
-override WEIGHT: u32 = 0u;
-override SAMPLE: bool = false;
+override NORM: bool = true;
+override ACTIVATION: u32 = 0u;
 
-const ROWS: u32 = 8u;
-const PARTS: u32 = 16u; // of a tile, in its statistics
-const PART: u32 = 8u; // ids of a part
-
-struct Parameters {
-    features: u32,
-    output_rows: u32,
-    row_groups: u32,
-    workgroups: u32,
-    // Ids of this launch's part of the weight: the first, how many there are and how many are not masked.
-    first_index: u32,
-    indices: u32,
-    valid: u32,
-    vocab_offset: u32,
-    first_tile: u32,
-    // The first of this launch's rows among all of them.
-    first_row: u32,
-    top_k: u32,
-    has_bias: u32,
-    has_gather: u32,
-    has_logits: u32,
-    inv_temperature: f32,
-    // 0: none.
-    softcap: f32,
-    // First element and elements between rows and tiles, from the start of each binding.
-    n_start: u32,
-    n_stride: u32,
-    info_start: u32,
-    weight_start: u32,
-    weight_stride: u32,
-    bias_start: u32,
-    values_start: u32,
-    values_row_stride: u32,
-    values_tile_stride: u32,
-    tokens_start: u32,
-    tokens_row_stride: u32,
-    tokens_tile_stride: u32,
-    logits_start: u32,
-    logits_stride: u32,
-}
-
-@group(0) @binding(0) var<uniform> parameters: Parameters;
 #import shared/numeric.wgsl
 #import shared/grid.wgsl
 #import shared/chunk_$load.wgsl
-#import shared/tensor_$load.wgsl tensor=n binding=1 dtype=F32 access=read_write
-@group(0) @binding(2) var<storage, read_write> info: array<i32>;
-#import shared/tensor_$load.wgsl tensor=head_weight binding=3 dtype=WEIGHT access=read
-#import shared/tensor_element.wgsl tensor=head_bias binding=4 dtype=WEIGHT access=read
-@group(0) @binding(5) var<storage, read_write> state_values: array<u32>;
-@group(0) @binding(6) var<storage, read_write> state_tokens: array<i32>;
-@group(0) @binding(7) var<storage, read_write> logits: array<u32>;
-#import early_exit/state.wgsl
-#import early_exit/random.wgsl
+#import early_exit/exit_tile.wgsl load=$load
+#import shared/tensor_element.wgsl tensor=hidden binding=6 dtype=ACTIVATION access=read
+#import shared/tensor_element.wgsl tensor=norm_weight binding=7 dtype=WEIGHT access=read
+@group(0) @binding(8) var<storage, read> rows: array<i32>;
+@group(0) @binding(9) var<storage, read> positions: array<i32>;
+@group(0) @binding(10) var<storage, read> gather_tokens: array<i32>;
+@group(0) @binding(11) var<storage, read> seeds: array<u32>;
+#import shared/chunk_of_$load.wgsl tensor=hidden
+#import shared/chunk_of_$load.wgsl tensor=norm_weight
 
-var<workgroup> tile_logits: array<f32, ROWS * VOCABULARY_TILE>;
-var<workgroup> tile_scores: array<f32, ROWS * VOCABULARY_TILE>;
-var<workgroup> part_max: array<f32, ROWS * PARTS>;
-var<workgroup> part_second: array<f32, ROWS * PARTS>;
-var<workgroup> part_sum: array<f32, ROWS * PARTS>;
-var<workgroup> part_weighted: array<f32, ROWS * PARTS>;
-// Not 0: a logit of the row is NaN or +inf.
-var<workgroup> row_fails: array<atomic<u32>, ROWS>;
+// 1 / sqrt(mean(x^2) + eps)
+var<workgroup> row_scales: array<f32, ROWS>;
 
-// Sums of the weight's row `index` with `count` rows of n from `first` on.
-fn multiply(index: u32, first: u32, count: u32) -> array<f32, ROWS> {
-    var sums: array<f32, ROWS>;
-    let row = parameters.weight_start + index * parameters.weight_stride;
-    let start = parameters.n_start + first * parameters.n_stride;
-    for (var k = 0u; k < parameters.features; k += CHUNK) {
-        let weight = head_weight_chunk(row + k);
-        for (var m = 0u; m < count; m++) {
-            sums[m] += dot_chunk(weight, n_chunk(start + m * parameters.n_stride + k));
-        }
+// The row of hidden that a row of this launch is, if there is such a one.
+fn source_of(row: u32) -> i32 {
+    let output = parameters.first_row + row;
+    if (parameters.has_selection != 0u) {
+        return rows[parameters.selection_start + output];
     }
-    return sums;
+    return i32(output);
 }
 
-// Bias and cap.
-fn finish_logit(index: u32, sum: f32) -> f32 {
-    var logit = sum;
-    if (parameters.has_bias != 0u) {
-        logit += head_bias_at(parameters.bias_start + index);
-    }
-    if (parameters.softcap > 0.0 && !is_no_logit(bitcast<u32>(logit))) {
-        let e = exp(-2.0 * abs(logit) / parameters.softcap);
-        let capped = parameters.softcap * (1.0 - e) / (1.0 + e);
-        logit = select(capped, -capped, logit < 0.0);
-    }
-    return logit;
+fn row_exists(row: u32) -> bool {
+    let source = source_of(row);
+    return source >= 0 && source < i32(parameters.hidden_rows);
 }
 
-// Logits of one id, stored where they are wanted; scores, if somebody samples.
-fn make_logits(slot: u32, first_index: u32, first: u32, count: u32) {
-    let index = first_index + slot;
-    let is_valid = index < parameters.valid;
-    var sums: array<f32, ROWS>;
-    if (is_valid) {
-        sums = multiply(index, first, count);
+fn row_start(row: u32) -> u32 {
+    return parameters.rows_start + u32(source_of(row)) * parameters.rows_stride;
+}
+
+fn row_position(row: u32) -> u32 {
+    return bitcast<u32>(positions[parameters.positions_start + parameters.first_row + row]);
+}
+
+fn row_token(row: u32) -> i32 {
+    return gather_tokens[parameters.gather_start + parameters.first_row + row];
+}
+
+fn row_seed(row: u32) -> vec2<u32> {
+    if (parameters.has_seeds == 0u) {
+        return vec2(parameters.seed_low, parameters.seed_high);
     }
+    let own = parameters.seeds_start + (parameters.first_row + row) * parameters.seeds_stride;
+    return vec2(seeds[own], seeds[own + 1u]);
+}
+
+// A tile's worth of invocations stride over each row, whatever THREADS is; their sums lie where logits will.
+fn sum_squares(first: u32, count: u32, slot: u32) {
     for (var m = 0u; m < count; m++) {
-        var bits = MINUS_INFINITY;
-        if (is_valid) {
-            bits = bitcast<u32>(finish_logit(index, sums[m]));
+        var sum = 0.0;
+        if (row_exists(first + m)) {
+            let start = row_start(first + m);
+            for (var k = slot * CHUNK; k < parameters.features; k += VOCABULARY_TILE * CHUNK) {
+                let x = hidden_chunk(start + k);
+                sum += dot_chunk(x, x);
+            }
         }
-        if (info[parameters.info_start + (first + m) * 5u] == 0) {
-            bits = NOT_A_NUMBER;
+        tile_logits[m * VOCABULARY_TILE + slot] = sum;
+    }
+}
+
+fn prepare_rows(first: u32, count: u32, thread: u32) {
+    if (!NORM) {
+        return;
+    }
+    for (var slot = thread; slot < VOCABULARY_TILE; slot += THREADS) {
+        sum_squares(first, count, slot);
+    }
+    workgroupBarrier();
+    for (var item = thread; item < count * PARTS; item += THREADS) {
+        var sum = 0.0;
+        for (var i = 0u; i < PART; i++) {
+            sum += tile_logits[item * PART + i];
         }
-        let at = m * VOCABULARY_TILE + slot;
-        if (is_no_logit(bits)) {
-            atomicStore(&row_fails[m], 1u);
+        part_sum[item] = sum;
+    }
+    workgroupBarrier();
+    for (var m = thread; m < count; m += THREADS) {
+        var sum = 0.0;
+        for (var part = 0u; part < PARTS; part++) {
+            sum += part_sum[m * PARTS + part];
         }
-        tile_logits[at] = value_of(bits);
-        if (parameters.has_logits != 0u && index < parameters.indices) {
-            let place = (first + m) * parameters.logits_stride + parameters.first_index + index;
-            logits[parameters.logits_start + place] = bits;
-        }
-        if (SAMPLE) {
-            tile_scores[at] = score(m, at, index, first);
+        row_scales[m] = 1.0 / sqrt(sum / f32(parameters.features) + parameters.eps);
+    }
+}
+
+fn row_chunk(first: u32, m: u32, k: u32) -> Chunk {
+    var x: Chunk;
+    if (!row_exists(first + m)) {
+        return x;
+    }
+    x = hidden_chunk(row_start(first + m) + k);
+    if (NORM) {
+        x = normalised(x, norm_weight_chunk(parameters.norm_start + k), row_scales[m], ACTIVATION);
+    }
+    return x;
+}
+
+// Chunks of columns of the rows, as many as fit: row m from m * width on.
+const STAGED: u32 = 1024u / CHUNK;
+var<workgroup> staged: array<Chunk, STAGED>;
+
+// Brings `width` chunks of each of `count` rows, from `column` on, into workgroup memory.
+fn stage(first: u32, count: u32, column: u32, width: u32, thread: u32) {
+    for (var item = thread; item < count * width; item += THREADS) {
+        let m = item / width;
+        let k = column + item % width * CHUNK;
+        if (k < parameters.features) {
+            staged[item] = row_chunk(first, m, k);
         }
     }
 }
 
-fn score(m: u32, at: u32, index: u32, first: u32) -> f32 {
-    if (tile_logits[at] <= LOWEST) {
-        return LOWEST;
-    }
-    let id = parameters.vocab_offset + parameters.first_index + index;
-    let about = parameters.info_start + (first + m) * 5u;
-    let position = bitcast<u32>(info[about + 1u]);
-    let seed = vec2(bitcast<u32>(info[about + 3u]), bitcast<u32>(info[about + 4u]));
-    let counter = vec4(position, id / 4u, PURPOSE_TOKEN, 0u);
-    let noise = philox(counter, seed);
-    return tile_logits[at] * parameters.inv_temperature + gumbel(noise[id % 4u]);
+fn slice_width(count: u32) -> u32 {
+    return STAGED / count;
 }
 
-// Largest and second largest logit of a part.
-fn summarise_part(m: u32, part: u32) {
-    var first = LOWEST;
-    var second = LOWEST;
-    for (var i = 0u; i < PART; i++) {
-        let logit = tile_logits[m * VOCABULARY_TILE + part * PART + i];
-        second = max(second, min(first, logit));
-        first = max(first, logit);
-    }
-    part_max[m * PARTS + part] = first;
-    part_second[m * PARTS + part] = second;
-}
-
-fn tile_max(m: u32) -> f32 {
-    var largest = LOWEST;
-    for (var part = 0u; part < PARTS; part++) {
-        largest = max(largest, part_max[m * PARTS + part]);
-    }
-    return largest;
-}
-
-fn sum_part(m: u32, part: u32) {
-    let largest = tile_max(m);
-    var sum = 0.0;
-    var weighted = 0.0;
-    for (var i = 0u; i < PART; i++) {
-        let logit = tile_logits[m * VOCABULARY_TILE + part * PART + i];
-        if (logit > LOWEST) {
-            // exp vanishes further below.
-            let below = max(logit - largest, -110.0);
-            let e = exp(below);
-            sum += e;
-            weighted += below * e;
-        }
-    }
-    part_sum[m * PARTS + part] = sum;
-    part_weighted[m * PARTS + part] = weighted;
-}
-
-fn best_score(m: u32, first_id: i32) -> Best {
-    var best = Best(LOWEST, NOBODY);
-    for (var slot = 0u; slot < VOCABULARY_TILE; slot++) {
-        let value = tile_scores[m * VOCABULARY_TILE + slot];
-        if (value > best.value) {
-            best = Best(value, first_id + i32(slot));
-        }
-    }
-    return best;
-}
-
-// The state of a row but for its list.
-fn write_state(m: u32, row: u32, first_id: i32, values: u32, tokens: u32) {
-    let largest = tile_max(m);
-    var token = NOBODY;
-    var first = LOWEST;
-    var second = LOWEST;
-    var sum = 0.0;
-    var weighted = 0.0;
-    for (var part = 0u; part < PARTS; part++) {
-        let at = m * PARTS + part;
-        second = max(second, max(part_second[at], min(first, part_max[at])));
-        first = max(first, part_max[at]);
-        sum += part_sum[at];
-        weighted += part_weighted[at];
-    }
-    // The lowest id comes last.
-    for (var slot = VOCABULARY_TILE; slot > 0u; slot--) {
-        if (largest > LOWEST && tile_logits[m * VOCABULARY_TILE + slot - 1u] == largest) {
-            token = first_id + i32(slot - 1u);
-        }
-    }
-    var gathered = LOWEST;
-    if (parameters.has_gather != 0u) {
-        let slot = info[parameters.info_start + row * 5u + 2u] - first_id;
-        if (slot >= 0 && slot < i32(VOCABULARY_TILE)) {
-            gathered = tile_logits[m * VOCABULARY_TILE + u32(slot)];
-        }
-    }
-    var sampled = Best(LOWEST, NOBODY);
-    if (SAMPLE) {
-        sampled = best_score(m, first_id);
-    }
-    state_values[values + VALUE_MAX] = value_bits(largest);
-    state_values[values + VALUE_SECOND] = value_bits(second);
-    state_values[values + VALUE_SUM] = bitcast<u32>(sum);
-    state_values[values + VALUE_WEIGHTED] = bitcast<u32>(weighted);
-    state_values[values + VALUE_GATHERED] = value_bits(gathered);
-    state_values[values + VALUE_SCORE] = value_bits(sampled.value);
-    state_tokens[tokens + TOKEN_MAX] = token;
-    state_tokens[tokens + TOKEN_SAMPLED] = sampled.id;
-}
-
-// Each id's place is the number of ids before it.
-fn write_listed(m: u32, slot: u32, first_id: i32, values: u32, tokens: u32) {
-    let own = tile_logits[m * VOCABULARY_TILE + slot];
-    var place = 0u;
-    for (var other = 0u; other < VOCABULARY_TILE; other++) {
-        let value = tile_logits[m * VOCABULARY_TILE + other];
-        place += select(0u, 1u, value > own || (value == own && other < slot));
-    }
-    if (place < parameters.top_k) {
-        state_values[values + VALUES + place] = value_bits(own);
-        state_tokens[tokens + TOKENS + place] = select(NOBODY, first_id + i32(slot), own > LOWEST);
-    }
-}
-
-fn write_no_token(values: u32, tokens: u32) {
-    for (var i = 0u; i < VALUES + parameters.top_k; i++) {
-        state_values[values + i] = NOT_A_NUMBER;
-    }
-    for (var i = 0u; i < TOKENS + parameters.top_k; i++) {
-        state_tokens[tokens + i] = NOBODY;
-    }
+fn staged_chunk(first: u32, m: u32, column: u32, c: u32, width: u32) -> Chunk {
+    return staged[m * width + c];
 }
 
 @compute @workgroup_size(THREADS)
@@ -278,45 +157,5 @@ fn exit_states(
     if (launch >= parameters.workgroups) {
         return;
     }
-    let tile = launch / parameters.row_groups;
-    let first = launch % parameters.row_groups * ROWS;
-    let count = min(parameters.output_rows - first, ROWS);
-    let first_index = tile * VOCABULARY_TILE;
-    let first_id = i32(parameters.vocab_offset + parameters.first_index + first_index);
-
-    for (var m = thread; m < ROWS; m += THREADS) {
-        atomicStore(&row_fails[m], 0u);
-    }
-    workgroupBarrier();
-    for (var slot = thread; slot < VOCABULARY_TILE; slot += THREADS) {
-        make_logits(slot, first_index, first, count);
-    }
-    workgroupBarrier();
-    for (var item = thread; item < count * PARTS; item += THREADS) {
-        summarise_part(item / PARTS, item % PARTS);
-    }
-    workgroupBarrier();
-    for (var item = thread; item < count * PARTS; item += THREADS) {
-        sum_part(item / PARTS, item % PARTS);
-    }
-    workgroupBarrier();
-    for (var item = thread; item < count * VOCABULARY_TILE; item += THREADS) {
-        let m = item / VOCABULARY_TILE;
-        let slot = item % VOCABULARY_TILE;
-        let row = parameters.first_row + first + m;
-        let values = parameters.values_start + row * parameters.values_row_stride
-            + (parameters.first_tile + tile) * parameters.values_tile_stride;
-        let tokens = parameters.tokens_start + row * parameters.tokens_row_stride
-            + (parameters.first_tile + tile) * parameters.tokens_tile_stride;
-        let fails = atomicLoad(&row_fails[m]) != 0u;
-        if (slot == 0u && fails) {
-            write_no_token(values, tokens);
-        }
-        if (slot == 0u && !fails) {
-            write_state(m, first + m, first_id, values, tokens);
-        }
-        if (parameters.top_k > 0u && !fails) {
-            write_listed(m, slot, first_id, values, tokens);
-        }
-    }
+    write_states(launch, thread);
 }

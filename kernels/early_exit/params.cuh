@@ -130,6 +130,7 @@ struct VerifySampledParams {
     const void* positions;
     const void* seeds;
     void* profiles;
+    void* arrivals;  // of profiles, by sequence
     int64_t target_row_stride;
     int64_t draft_row_stride;  // of draft_distribution
     int64_t uniforms_row_stride;

@@ -6,13 +6,12 @@
 //   each or null; any values
 // tokens  [B, S + 1] i32     accepted, emitted, next_token, last_row, finish  [B] i32     each or null
 // profiles  [2, B, S + 1] SampledProfile, scratch: of the target's rows, then of the drafts' distributions
+// arrivals  [B] u32, scratch: 0 before the launch, by a memset ahead of it on the stream
 //
-//   verify_sampled_rows   grid (B * (S + 1)), twice that with a draft_distribution; a block a row
-//   verify_sampled_walk   grid (B); a block a sequence
-//
-// block 512 = 16 warps. Shared: 17,024 bytes (rows), 128 (walk).
-// Two launches rather than one: the workspace holds whatever it held, so that no counter in it could tell a sequence's
-// last row. Nothing waits for another block.
+// grid  (B * (S + 1)), twice that with a draft_distribution   block 512 = 16 warps; a block a row
+// shared  17,024 bytes
+// The block that finds every other row of its sequence profiled walks along the draft. Nothing waits for another block,
+// so that blocks may run in any order, side by side or not.
 //
 // Rows are read a fixed number of times, never sorted: twice without filters, once more for each 6 bits of a key and
 // filter, once for ties. Thresholds are found from histograms of masses or counts, digit by digit; a lane has its own
@@ -207,15 +206,10 @@ __device__ __forceinline__ SampledRow<T> row_at(const VerifySampledParams& p, co
                          Boundary{0, EVERYBODY}, 0};
 }
 
+// Leaves the profile of row i, of the target or of the drafts' distributions.
 template <class T>
-__device__ __forceinline__ void verify_sampled_rows(const VerifySampledParams& p, const RowShared& shared) {
-    const uint32_t columns = uint32_t(p.batch.max_draft) + 1u, slots = uint32_t(p.batch.sequences) * columns;
-    const bool is_draft = blockIdx.x >= slots;
-    const uint32_t slot = is_draft ? blockIdx.x - slots : blockIdx.x;
-    const int32_t index = int32_t(slot / columns), i = int32_t(slot % columns);
-    const Sequence sequence = sequence_at(p.batch, index);
-    const Asked asked = asked_of(p, index);
-    if (!sequence.is_valid || !asked.is_valid || i > sequence.drafts || (is_draft && i == sequence.drafts)) return;
+__device__ __forceinline__ void store_profile(const VerifySampledParams& p, const Sequence& sequence,
+                                              const Asked& asked, bool is_draft, int32_t i, const RowShared& shared) {
     const int64_t at = is_draft ? sequence.first + i : sequence.first_row + i;
     SampledRow<T> row = row_at<T>(p, asked, is_draft, at);
     const int32_t drafted =
@@ -223,6 +217,20 @@ __device__ __forceinline__ void verify_sampled_rows(const VerifySampledParams& p
     const SampledProfile profile =
         profile_of(p, row, is_draft, asked, asked.position + uint32_t(i), drafted, shared);
     if (threadIdx.x == 0) static_cast<SampledProfile*>(p.profiles)[blockIdx.x] = profile;
+}
+
+// Whether this block is the last of `blocks` to arrive; it then sees what thread 0 of each of them wrote before.
+// All threads call it and get the same.
+__device__ __forceinline__ bool arrives_last(uint32_t* arrivals, uint32_t blocks) {
+    bool is_last = false;
+    if (threadIdx.x == 0) {
+        // The profile, which this thread wrote, must be seen by whoever sees the arrival.
+        __threadfence();
+        is_last = atomicAdd(arrivals, 1u) == blocks - 1;
+        // No profile may be read from before the arrivals; the barrier below passes that on to the other threads.
+        __threadfence();
+    }
+    return __syncthreads_or(is_last) != 0;
 }
 
 // A sequence on its way along its draft.
@@ -368,36 +376,45 @@ template <class T> struct SampledWalk {
 };
 
 template <class T>
-__device__ __forceinline__ void verify_sampled_walk(const VerifySampledParams& p, uint64_t* scratch) {
-    const int32_t index = int32_t(blockIdx.x);
+__device__ __forceinline__ void walk(const VerifySampledParams& p, int32_t index, const Sequence& sequence,
+                                     const Asked& asked, uint64_t* scratch) {
+    const SampledWalk<T> way{p, sequence, asked, index, scratch};
+    const Walk found = p.mode == MODE_MATCH ? way.matched() : p.mode == MODE_BLOCK ? way.block() : way.one_by_one();
+    if (threadIdx.x < 32) end_chain(p.batch, index, sequence, found);
+}
+
+template <class T>
+__device__ __forceinline__ void verify_sampled(const VerifySampledParams& p, const RowShared& shared) {
+    const uint32_t columns = uint32_t(p.batch.max_draft) + 1u, slots = uint32_t(p.batch.sequences) * columns;
+    const bool is_draft = blockIdx.x >= slots;
+    const uint32_t slot = is_draft ? blockIdx.x - slots : blockIdx.x;
+    const int32_t index = int32_t(slot / columns), i = int32_t(slot % columns);
     const Sequence sequence = sequence_at(p.batch, index);
     const Asked asked = asked_of(p, index);
-    grid_dependency_wait();
-    if (!sequence.is_valid || !asked.is_valid) {
+    const bool is_valid = sequence.is_valid && asked.is_valid;
+    // Rows that the sequence does not have are not waited for; of an invalid one the first block is left.
+    const int32_t drafts = is_valid ? sequence.drafts : 0;
+    if (i > drafts || (is_draft && i == drafts)) return;
+    if (!is_valid) {
         if (threadIdx.x < 32) write_invalid(p.batch, index);
         return;
     }
-    const SampledWalk<T> way{p, sequence, asked, index, scratch};
-    const Walk walk = p.mode == MODE_MATCH ? way.matched() : p.mode == MODE_BLOCK ? way.block() : way.one_by_one();
-    if (threadIdx.x < 32) end_chain(p.batch, index, sequence, walk);
+    store_profile<T>(p, sequence, asked, is_draft, i, shared);
+    const uint32_t rows = uint32_t(drafts) * (p.mode >= MODE_FULL ? 2u : 1u) + 1u;
+    if (!arrives_last(static_cast<uint32_t*>(p.arrivals) + index, rows)) return;
+    walk<T>(p, index, sequence, asked, shared.scratch);
 }
 
 #define SILUETTE_VERIFY_SAMPLED(T)                                                                                    \
     extern "C" __global__ void __launch_bounds__(SAMPLED_THREADS, 1)                                                  \
-        verify_sampled_rows_##T(const __grid_constant__ VerifySampledParams p) {                                      \
+        verify_sampled_##T(const __grid_constant__ VerifySampledParams p) {                                           \
         SHARED_ARRAY(uint32_t, low, [DIGITS * 32]);                                                                   \
         SHARED_ARRAY(uint32_t, high, [DIGITS * 32]);                                                                  \
         SHARED_ARRAY(uint64_t, bins, [DIGITS]);                                                                       \
         SHARED_ARRAY(uint64_t, scratch, [SAMPLED_WARPS]);                                                             \
-        verify_sampled_rows<T>(p, RowShared{low, high, bins, scratch});                                               \
+        verify_sampled<T>(p, RowShared{low, high, bins, scratch});                                                    \
     }                                                                                                                 \
-    SIMULATED_KERNEL(verify_sampled_rows_##T)                                                                         \
-    extern "C" __global__ void __launch_bounds__(SAMPLED_THREADS, 1)                                                  \
-        verify_sampled_walk_##T(const __grid_constant__ VerifySampledParams p) {                                      \
-        SHARED_ARRAY(uint64_t, scratch, [SAMPLED_WARPS]);                                                             \
-        verify_sampled_walk<T>(p, scratch);                                                                           \
-    }                                                                                                                 \
-    SIMULATED_KERNEL(verify_sampled_walk_##T)
+    SIMULATED_KERNEL(verify_sampled_##T)
 
 SILUETTE_VERIFY_SAMPLED(f32)
 SILUETTE_VERIFY_SAMPLED(f16)

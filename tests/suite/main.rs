@@ -19,6 +19,8 @@ mod cuda_movement;
 mod cuda_nvrtc;
 #[cfg(feature = "cuda")]
 mod cuda_support;
+#[cfg(feature = "cuda")]
+mod cuda_verify_sampled;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 mod device_index_sets;
 mod early_exit;
@@ -51,6 +53,8 @@ mod tool;
 mod unchecked;
 mod verification;
 mod verify_sampled;
+#[cfg(feature = "wgpu")]
+mod wgpu_heads;
 #[cfg(feature = "wgpu")]
 mod wgpu_movement;
 #[cfg(feature = "wgpu")]

@@ -1,8 +1,8 @@
 //! The CUDA backend: kernels on the caller's streams and memory.
 //!
-//! [`Cuda`] belongs to one [`CudaContext`]. Its methods take the caller's stream and tensors and enqueue kernels,
-//! nothing else: they allocate nothing, wait for nothing, read no environment, and can be captured into a CUDA
-//! graph.
+//! [`Cuda`] belongs to one [`CudaContext`]. Its methods take the caller's stream and tensors and enqueue kernels (one of
+//! them a memset, too), nothing else: they allocate nothing, wait for nothing, read no environment, and can be captured
+//! into a CUDA graph.
 //!
 //! # Loading kernels
 //! A kernel is loaded when it is first used: from images compiled into the crate (`SILUETTE_CUDA_ARCHS` at build
@@ -41,7 +41,7 @@ mod tensor;
 use std::ffi::c_void;
 use std::sync::Arc;
 
-use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DriverError, sys};
+use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DriverError, result, sys};
 
 pub use architecture::Architecture;
 pub use capabilities::CudaCapabilities;
@@ -167,6 +167,21 @@ impl Cuda {
         self.modules.load(&self.context, launch)
     }
 
+    /// Enqueues zeros for `bytes` bytes; a memset node of a graph that is being captured.
+    ///
+    /// # Safety
+    /// The bytes must be of validated memory that is written, in the stream's context.
+    pub(crate) unsafe fn clear(
+        &self,
+        stream: &CudaStream,
+        address: sys::CUdeviceptr,
+        bytes: usize,
+    ) -> Result<(), Error> {
+        // SAFETY: the caller vouches for the memory.
+        unsafe { result::memset_d8_async(address, 0, bytes, stream.cu_stream()) }
+            .map_err(|error| device_error("clearing a part of the workspace", error))
+    }
+
     /// Enqueues one kernel.
     ///
     /// `follows` says that the previous kernel on the stream is of the same call, so that this one may start while it
@@ -195,7 +210,7 @@ impl Cuda {
             let block = (launch.block, 1, 1);
             // SAFETY: as above.
             unsafe {
-                cudarc::driver::result::launch_kernel(
+                result::launch_kernel(
                     function.cu_function(),
                     (x, y, z),
                     block,

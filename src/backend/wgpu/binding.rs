@@ -64,6 +64,11 @@ impl<'a> Operand<'a> {
         Ok(Operand { op, argument, tensor, alignment, limit })
     }
 
+    /// Whether both lie in one buffer.
+    pub fn shares_buffer(&self, other: &Operand<'_>) -> bool {
+        self.tensor.buffer == other.tensor.buffer
+    }
+
     /// Elements between rows; fits, since [`Operand::rows`] lets no more through.
     pub fn stride(&self) -> u32 {
         u32::try_from(self.tensor.layout.row_stride()).unwrap_or(u32::MAX)

@@ -16,6 +16,8 @@ pub struct WgpuCapabilities {
     pub invocations: u32,
     /// Workgroups along one dimension of a dispatch.
     pub workgroups_per_dimension: u32,
+    /// Storage buffers that a shader may bind: at least the 8 that WebGPU promises.
+    pub storage_buffers: u32,
     /// Bytes of a storage buffer that can be bound at once.
     pub storage_binding_bytes: u64,
     /// Offsets of storage bindings are multiples of this many bytes.
@@ -25,13 +27,13 @@ pub struct WgpuCapabilities {
 }
 
 impl WgpuCapabilities {
-    /// The kernels bind this many storage buffers at most: what WebGPU promises.
-    const STORAGE_BUFFERS: u32 = 8;
+    /// What WebGPU promises, and with what every operation can do.
+    pub(super) const FEWEST_STORAGE_BUFFERS: u32 = 8;
 
     pub(super) fn of(device: &wgpu::Device) -> Result<WgpuCapabilities, Error> {
         let (info, limits) = (device.adapter_info(), device.limits());
         refuse_broken_driver(&info)?;
-        if limits.max_storage_buffers_per_shader_stage < Self::STORAGE_BUFFERS
+        if limits.max_storage_buffers_per_shader_stage < Self::FEWEST_STORAGE_BUFFERS
             || limits.max_compute_workgroups_per_dimension == 0
         {
             return Err(Error::Unavailable {
@@ -41,7 +43,7 @@ impl WgpuCapabilities {
                      the kernels need {} and some",
                     limits.max_storage_buffers_per_shader_stage,
                     limits.max_compute_workgroups_per_dimension,
-                    Self::STORAGE_BUFFERS,
+                    Self::FEWEST_STORAGE_BUFFERS,
                 ),
                 remedy: "request the device with `required_limits: adapter.limits()`".into(),
             });
@@ -54,6 +56,7 @@ impl WgpuCapabilities {
                 .max_compute_invocations_per_workgroup
                 .min(limits.max_compute_workgroup_size_x),
             workgroups_per_dimension: limits.max_compute_workgroups_per_dimension,
+            storage_buffers: limits.max_storage_buffers_per_shader_stage,
             // Shaders count in u32, so no binding may exceed what one can address.
             storage_binding_bytes: limits
                 .max_storage_buffer_binding_size

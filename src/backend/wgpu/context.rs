@@ -32,6 +32,9 @@ pub struct WgpuDispatch {
     pub reduction: Option<Reduction>,
     /// Reads rows element by element even where 16-byte words would do.
     pub scalar_loads: bool,
+    /// How many storage buffers a shader binds. By default what the device takes; on a software device, whose workgroup
+    /// memory is slow, no more than WebGPU promises. With few, heads take more launches.
+    pub buffers: Option<StorageBuffers>,
     /// Lets wgpu inject its bounds checks into the shaders, which the crate does without because all
     /// extents are validated beforehand.
     pub bounds_checks: bool,
@@ -44,6 +47,15 @@ pub enum MlpKernel {
     Gemv,
     /// Tiles in workgroup memory; for prompts.
     Tile,
+}
+
+/// How many storage buffers a shader may bind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StorageBuffers {
+    /// The 8 that WebGPU promises.
+    Promised,
+    /// As many as the device takes.
+    All,
 }
 
 /// How the invocations of a workgroup add up their sums.
@@ -138,6 +150,16 @@ impl Wgpu {
     /// What the device can do.
     pub fn capabilities(&self) -> &WgpuCapabilities {
         &self.capabilities
+    }
+
+    /// Storage buffers that a shader may bind.
+    pub(crate) fn storage_buffers(&self) -> u32 {
+        let by_device =
+            if self.capabilities.cpu { StorageBuffers::Promised } else { StorageBuffers::All };
+        match self.dispatch.buffers.unwrap_or(by_device) {
+            StorageBuffers::Promised => WgpuCapabilities::FEWEST_STORAGE_BUFFERS,
+            StorageBuffers::All => self.capabilities.storage_buffers,
+        }
     }
 
     /// Adapter, API and driver.

@@ -55,6 +55,7 @@ impl WgpuDevice {
             ("workgroup_memory_bytes", capabilities.workgroup_bytes.to_string()),
             ("invocations_per_workgroup", capabilities.invocations.to_string()),
             ("workgroups_per_dimension", capabilities.workgroups_per_dimension.to_string()),
+            ("storage_buffers_per_shader", capabilities.storage_buffers.to_string()),
             ("storage_binding_bytes", capabilities.storage_binding_bytes.to_string()),
             ("storage_offset_alignment_bytes", capabilities.storage_offset_alignment.to_string()),
         ]

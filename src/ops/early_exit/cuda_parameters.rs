@@ -125,6 +125,7 @@ kernel_parameters! {
         pub positions: ReadPointer,
         pub seeds: ReadPointer,
         pub profiles: WritePointer,
+        pub arrivals: WritePointer,
         pub target_row_stride: i64,
         pub draft_row_stride: i64,
         pub uniforms_row_stride: i64,
@@ -173,6 +174,6 @@ mod tests {
         assert_eq!(size_of::<VerificationParams>(), 11 * 8 + 4 * 4);
         assert_eq!(size_of::<VerifyGreedyParams>(), 12 * 8 + 4 * 4);
         assert_eq!(size_of::<VerifyTreeParams>(), 16 * 8 + 4 * 4);
-        assert_eq!(size_of::<VerifySampledParams>(), 11 * 8 + 4 * 4 + 14 * 8 + 9 * 4 + 4);
+        assert_eq!(size_of::<VerifySampledParams>(), 11 * 8 + 4 * 4 + 15 * 8 + 9 * 4 + 4);
     }
 }

@@ -175,6 +175,36 @@ template <bool BROKEN> __device__ void race_between_blocks(const PlantedParams& 
 }
 PLANTED(race_between_blocks)
 
+// The block that arrives last does everybody's work, behind everybody's fence.
+template <bool RELEASES, bool ACQUIRES, int LATE> __device__ void last_arrival(const PlantedParams& p) {
+    const int index = blockIdx.x * THREADS + threadIdx.x;
+    p.output[index] = p.input[blockIdx.x * THREADS + THREADS - 1 - threadIdx.x] - 1.0f;
+    __syncthreads();
+    bool is_last = false;
+    if (threadIdx.x == 0) {
+        if (RELEASES) __threadfence();
+        is_last = atomicAdd(p.arrivals, 1u) == gridDim.x - 1 + LATE;
+        if (ACQUIRES) __threadfence();
+    }
+    if (!__syncthreads_or(is_last)) return;
+    for (int other = threadIdx.x; other < p.count; other += THREADS) p.output[other] += 1.0f;
+}
+
+template <bool BROKEN> __device__ void missing_fence_before_arrival(const PlantedParams& p) {
+    last_arrival<!BROKEN, true, 0>(p);
+}
+PLANTED(missing_fence_before_arrival)
+
+template <bool BROKEN> __device__ void missing_fence_behind_arrival(const PlantedParams& p) {
+    last_arrival<true, !BROKEN, 0>(p);
+}
+PLANTED(missing_fence_behind_arrival)
+
+template <bool BROKEN> __device__ void miscounted_arrival(const PlantedParams& p) {
+    last_arrival<true, true, BROKEN ? 1 : 0>(p);
+}
+PLANTED(miscounted_arrival)
+
 // cp.async and TMA need alignment that plain loads of the same elements do not.
 template <bool BROKEN> __device__ void misaligned_vector_load(const PlantedParams& p) {
     const int index = blockIdx.x * THREADS + threadIdx.x;

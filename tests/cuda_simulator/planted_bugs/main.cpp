@@ -34,6 +34,12 @@ const char* const CASES[] = {
     "shared_write_out_of_bounds",
     "uninitialised_shared_read",
     "race_between_blocks",
+#ifdef SIMULATOR_CHECKED
+    // Blocks run one after another: what one has written the next ones see, with fences or without.
+    "missing_fence_before_arrival",
+    "missing_fence_behind_arrival",
+#endif
+    "miscounted_arrival",
     "misaligned_vector_load",
     "missing_mbarrier_wait",
 };
@@ -55,7 +61,8 @@ bool runs_correctly(const std::string& kernel) {
     for (int i = 0; i < COUNT; i++) values[i] = float(i % 61) - 30.0f;
     harness::DeviceBuffer<float> input(values);
     harness::DeviceBuffer<float> output(COUNT);
-    const PlantedParams params = {map_of(input.data()), input.data(), output.data(), COUNT};
+    harness::DeviceBuffer<unsigned> arrivals(std::vector<unsigned>{0});
+    const PlantedParams params = {map_of(input.data()), input.data(), output.data(), COUNT, arrivals.data()};
     if (!harness::launch(kernel, BLOCKS, THREADS, THREADS * sizeof(float), params).empty()) return false;
     const std::vector<float> result = output.read();
     for (int i = 0; i < COUNT; i++) {

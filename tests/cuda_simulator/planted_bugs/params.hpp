@@ -6,4 +6,5 @@ struct PlantedParams {
     const float* input;
     float* output;
     int count; // elements of input and of output
+    unsigned* arrivals; // 0
 };

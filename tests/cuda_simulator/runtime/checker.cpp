@@ -6,6 +6,8 @@
 
 #include <cstdio>
 #include <dlfcn.h>
+#include <map>
+#include <vector>
 
 namespace simulator {
 
@@ -17,6 +19,7 @@ struct Access {
     uint32_t block_epoch;
     uint32_t warp_epoch;
     uint16_t thread;
+    uint16_t fences;
 };
 
 // Who has read since the last write, as far as a write must know.
@@ -28,6 +31,31 @@ struct Cell {
     Readers readers;
     bool live;
     bool initialised;
+};
+
+// An atomic behind a fence, by what its thread was at with that fence: of its block it hands over what lies in earlier
+// epochs, and of the thread what lies before the fence.
+struct Release {
+    Access fence;
+
+    bool covers(const Access& access) const {
+        if (access.block != fence.block) return false;
+        return access.block_epoch < fence.block_epoch ||
+               (access.thread == fence.thread && access.fences < fence.fences);
+    }
+};
+
+// An atomic of a thread of the current block that others had handed over at; effective from the thread's next fence on.
+struct Acquisition {
+    Access atomic;
+    std::vector<Release> releases;
+    bool is_fenced;
+    uint32_t fenced_in; // the block's epoch at that fence
+
+    // The thread itself, and all of its block behind a barrier.
+    bool reaches(const Fiber& fiber) const {
+        return is_fenced && (atomic.thread == fiber.linear || fenced_in < block.epoch);
+    }
 };
 
 // A hook knows its caller's address, an emulated instruction its site.
@@ -42,13 +70,24 @@ Cell* shared_cells = nullptr;
 Cell* device_cells = nullptr;
 uint32_t current_block = 0;
 uint32_t first_block_of_launch = 1;
+// Of the launch, by the address of the atomic.
+std::map<const void*, std::vector<Release>> releases;
+std::vector<Acquisition> acquisitions;
+std::map<unsigned, Access> last_fences; // of the block's threads
+
 unsigned report_count = 0;
 std::string first_report;
 
-Cell* cells_of(const void* pointer) {
+bool is_shared(const void* pointer) {
     const unsigned char* address = static_cast<const unsigned char*>(pointer);
     const unsigned char* shared = shared_base();
-    if (shared && address >= shared && address < shared + SHARED_ARENA_BYTES) {
+    return shared && address >= shared && address < shared + SHARED_ARENA_BYTES;
+}
+
+Cell* cells_of(const void* pointer) {
+    const unsigned char* address = static_cast<const unsigned char*>(pointer);
+    if (is_shared(pointer)) {
+        const unsigned char* shared = shared_base();
         if (!shared_cells) shared_cells = reinterpret_cast<Cell*>(reserve_memory(SHARED_ARENA_BYTES * sizeof(Cell)));
         return shared_cells + (address - shared);
     }
@@ -85,12 +124,11 @@ void report(const char* kind, const void* pointer, const Location& location, int
     report_count++;
     if (report_count > PRINTED_REPORTS) return;
     const unsigned char* address = static_cast<const unsigned char*>(pointer);
-    const unsigned char* shared = shared_base();
-    const bool is_shared = shared && address >= shared && address < shared + SHARED_ARENA_BYTES;
-    const size_t offset = size_t(address - (is_shared ? shared : device_base()));
+    const bool shared = is_shared(pointer);
+    const size_t offset = size_t(address - (shared ? shared_base() : device_base()));
     char text[256];
     snprintf(text, sizeof text, "%s of %s memory +%zu, block (%u,%u,%u) thread %u", kind,
-             is_shared ? "shared" : "global", offset, block_index.x, block_index.y, block_index.z,
+             shared ? "shared" : "global", offset, block_index.x, block_index.y, block_index.z,
              current_thread->linear);
     std::string message = text;
     if (other_thread >= 0) message += " and thread " + std::to_string(other_thread);
@@ -101,10 +139,20 @@ void report(const char* kind, const void* pointer, const Location& location, int
 
 bool in_this_launch(const Access& access) { return access.block >= first_block_of_launch; }
 
-// True if a barrier lies between the access and what `fiber` does now.
+bool handed_over(const Access& access, const Fiber& fiber) {
+    for (const Acquisition& acquisition : acquisitions) {
+        if (!acquisition.reaches(fiber)) continue;
+        for (const Release& release : acquisition.releases) {
+            if (release.covers(access)) return true;
+        }
+    }
+    return false;
+}
+
+// True if a barrier, or the fences of two blocks, lies between the access and what `fiber` does now.
 bool ordered_before(const Access& access, const Fiber& fiber) {
     if (!in_this_launch(access)) return true;
-    if (access.block != current_block) return false;
+    if (access.block != current_block) return handed_over(access, fiber);
     if (access.thread == fiber.linear || access.block_epoch < block.epoch) return true;
     return access.thread / WARP_THREADS == fiber.warp && access.warp_epoch < fiber.warp_epoch;
 }
@@ -128,7 +176,7 @@ bool reads_ordered_before(const Cell& cell, const Fiber& fiber) {
 }
 
 Access access_by(const Fiber& fiber) {
-    return {current_block, block.epoch, fiber.warp_epoch, uint16_t(fiber.linear)};
+    return {current_block, block.epoch, fiber.warp_epoch, uint16_t(fiber.linear), fiber.fences};
 }
 
 void record_read(Cell& cell, const Fiber& fiber) {
@@ -193,9 +241,32 @@ void checker_begin_launch() {
     first_block_of_launch = current_block + 1;
     report_count = 0;
     first_report.clear();
+    releases.clear();
 }
 
-void checker_begin_block() { current_block++; }
+void checker_begin_block() {
+    current_block++;
+    acquisitions.clear();
+    last_fences.clear();
+}
+
+void checker_atomic(const Fiber& fiber, const void* address) {
+    if (is_shared(address)) return;
+    std::vector<Release>& others = releases[address];
+    if (!others.empty()) acquisitions.push_back({access_by(fiber), others, false, 0});
+    const auto fence = last_fences.find(fiber.linear);
+    if (fence != last_fences.end()) others.push_back({fence->second});
+}
+
+void checker_fence(Fiber& fiber) {
+    fiber.fences++;
+    last_fences[fiber.linear] = access_by(fiber);
+    for (Acquisition& acquisition : acquisitions) {
+        if (acquisition.atomic.thread != fiber.linear || acquisition.is_fenced) continue;
+        acquisition.is_fenced = true;
+        acquisition.fenced_in = block.epoch;
+    }
+}
 
 void checker_allocate(const void* start, size_t bytes) {
     Cell* cells = cells_of(start);

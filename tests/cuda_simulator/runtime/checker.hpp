@@ -18,6 +18,11 @@ void checker_mark_initialised(const void* start, size_t bytes);
 void checker_read(const Fiber& fiber, const void* start, size_t bytes, Site site);
 void checker_write(const Fiber& fiber, const void* start, size_t bytes, Site site);
 
+// A fence before an atomic hands over what is ordered before it, by the thread or by the block's barriers; a fence behind
+// an atomic of the same address takes that over. Atomics of shared memory hand over nothing.
+void checker_atomic(const Fiber& fiber, const void* address);
+void checker_fence(Fiber& fiber);
+
 // The first report of the launch, and how many there were; empty if none.
 std::string checker_reports();
 
@@ -30,6 +35,8 @@ inline void checker_free(const void*, size_t) {}
 inline void checker_mark_initialised(const void*, size_t) {}
 inline void checker_read(const Fiber&, const void*, size_t, Site) {}
 inline void checker_write(const Fiber&, const void*, size_t, Site) {}
+inline void checker_atomic(const Fiber&, const void*) {}
+inline void checker_fence(Fiber&) {}
 inline std::string checker_reports() { return {}; }
 
 #endif

@@ -24,6 +24,8 @@ struct Fiber : Thread {
 
     // Counts the __syncwarp's passed: what the race checker orders accesses within a warp by.
     uint32_t warp_epoch;
+    // Counts the __threadfence's: what it orders accesses of different blocks by.
+    uint16_t fences;
 
     std::vector<std::vector<AsyncCopy>> committed_copies;
     std::vector<AsyncCopy> open_copies;

@@ -150,6 +150,7 @@ void prepare_fibers(unsigned threads) {
         fiber.lane = i % WARP_THREADS;
         fiber.warp = i / WARP_THREADS;
         fiber.warp_epoch = 0;
+        fiber.fences = 0;
         fiber.committed_copies.clear();
         fiber.open_copies.clear();
         prepare_fiber(fiber, run_current_fiber);

@@ -1,5 +1,6 @@
-// Shuffles, votes, __syncwarp, atomics.
+// Shuffles, votes, __syncwarp, atomics, fences.
 #include "barrier.hpp"
+#include "checker.hpp"
 #include "simulator/collectives.hpp"
 
 namespace simulator {
@@ -88,28 +89,34 @@ uint32_t ballot(uint32_t mask, bool predicate, Site site) {
 }
 
 unsigned atomic_add(unsigned* address, unsigned value) {
+    checker_atomic(current_fiber(), address);
     const unsigned old = *address;
     *address = old + value;
     return old;
 }
 
 float atomic_add(float* address, float value) {
+    checker_atomic(current_fiber(), address);
     const float old = *address;
     *address = old + value;
     return old;
 }
 
 unsigned atomic_max(unsigned* address, unsigned value) {
+    checker_atomic(current_fiber(), address);
     const unsigned old = *address;
     *address = max(old, value);
     return old;
 }
 
 unsigned atomic_compare_and_swap(unsigned* address, unsigned expected, unsigned desired) {
+    checker_atomic(current_fiber(), address);
     const unsigned old = *address;
     if (old == expected) *address = desired;
     return old;
 }
+
+void thread_fence() { checker_fence(current_fiber()); }
 
 void check_alignment(const void* pointer, size_t alignment, const char* instruction, Site site) {
     if (reinterpret_cast<uintptr_t>(pointer) % alignment == 0) return;

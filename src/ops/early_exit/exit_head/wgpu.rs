@@ -1,7 +1,8 @@
-//! Heads through wgpu: rows are prepared, then a launch for each part of the weight that fits a binding.
+//! Heads through wgpu: a launch for each part of the weight that fits a binding. Where a device binds few buffers, rows
+//! are prepared first.
 
 use super::{ExitHead, ExitHeadArgs, ExitHeadStates, ExitHeadStatesArgs};
-use crate::backend::wgpu::registry::{exit_prepare, exit_states};
+use crate::backend::wgpu::registry::{exit_prepare, exit_states, exit_states_prepared};
 use crate::backend::wgpu::{
     Bound, Operand, Plan, PlanBuilder, Reduction, Wgpu, WgpuTensor, WgpuWorkspace, dtype_code,
 };
@@ -18,9 +19,16 @@ use crate::ops::silu_mlp::mlp::wgpu::strategy;
 
 /// Rows that a workgroup of `exit_states` takes.
 const GROUP_ROWS: usize = 8;
+/// Storage buffers that `exit_states` binds.
+const INPUTS_AND_STATES: u32 = 11;
 
 impl Wgpu {
-    /// Binds [`ExitHead`] to buffers.
+    /// Binds [`ExitHead`] to buffers: two dispatches whatever the options, a pass over the weight and a merge.
+    ///
+    /// A device that binds fewer than 11 storage buffers a shader takes one dispatch more, which prepares the rows, and
+    /// another one for more than six results; [`Wgpu::open`] asks for what the adapter has. So does a software device, see
+    /// [`WgpuDispatch::buffers`](crate::backend::wgpu::WgpuDispatch::buffers). A weight that exceeds the largest binding
+    /// takes a pass for each part. Rows are prepared, too, if an output shares a buffer with an input.
     ///
     /// # Errors
     /// [`Error::Argument`] names the argument, [`Error::Unsupported`] the device's limit.
@@ -53,7 +61,7 @@ impl Wgpu {
         plan.finish()
     }
 
-    /// Binds [`ExitHeadStates`] to buffers.
+    /// Binds [`ExitHeadStates`] to buffers: one dispatch, or two, as of [`Wgpu::plan_exit_head`]'s first half.
     ///
     /// # Errors
     /// [`Error::Argument`] names the argument, [`Error::Unsupported`] the device's limit.
@@ -86,10 +94,23 @@ struct Head<'a> {
     args: ExitHeadStatesArgs<Operand<'a>, Operand<'a>>,
 }
 
-/// Some rows of the outputs, prepared.
+/// Some rows of the outputs.
 struct Batch<'a> {
     first: usize,
     count: usize,
+    prepared: Option<Prepared<'a>>,
+}
+
+/// Some rows of the weight.
+#[derive(Clone, Copy)]
+struct Part {
+    first: usize,
+    count: usize,
+}
+
+/// Where rows are prepared, and what else is told of them.
+#[derive(Clone, Copy)]
+struct Prepared<'a> {
     n: Bound<'a>,
     info: Bound<'a>,
 }
@@ -105,42 +126,67 @@ impl<'a> Head<'a> {
         let (op, capabilities) = (self.op, self.wgpu.capabilities());
         let rows = self.args.state_values.layout().shape()[1];
         let columns = scratch_stride(op.hidden);
-        let row_bytes = columns * size_of::<f32>();
-        let limit = usize::try_from(capabilities.storage_binding_bytes).unwrap_or(usize::MAX);
-        let mut most = (limit / row_bytes).max(1);
+        let is_prepared = self.is_prepared();
+        let mut most = rows;
+        if is_prepared {
+            let limit = usize::try_from(capabilities.storage_binding_bytes).unwrap_or(usize::MAX);
+            most = (limit / (columns * size_of::<f32>())).max(1);
+        }
         if let Some(logits) = &self.args.logits {
             most = most.min(logits.rows_per_binding()?);
         }
         let behind_n = offset + (op.prepared_bytes(rows) - op.info_bytes(rows)) as u64;
         for first in (0..rows).step_by(most) {
             let count = most.min(rows - first);
-            let scratch = |offset, columns| {
-                workspace.tensor(op.op, offset, &[count, columns], capabilities)?.whole()
-            };
-            let batch = Batch {
-                first,
-                count,
-                n: scratch(offset, columns)?,
-                info: scratch(behind_n, INFO_WORDS)?,
-            };
-            self.prepare(plan, &batch)?;
+            let mut batch = Batch { first, count, prepared: None };
+            if is_prepared {
+                let scratch = |offset, columns| {
+                    workspace.tensor(op.op, offset, &[count, columns], capabilities)?.whole()
+                };
+                let (n, info) = (scratch(offset, columns)?, scratch(behind_n, INFO_WORDS)?);
+                let prepared = Prepared { n, info };
+                self.prepare(plan, &batch, prepared)?;
+                batch.prepared = Some(prepared);
+            }
             self.states(plan, &batch)?;
         }
         Ok(())
     }
 
-    fn prepare(&self, plan: &mut PlanBuilder<'a>, batch: &Batch<'a>) -> Result<(), Error> {
+    /// Whether the inputs cannot be bound beside the outputs. Never by the number of rows, on which no bit may depend.
+    fn is_prepared(&self) -> bool {
+        let args = &self.args;
+        let inputs = [
+            Some(args.hidden),
+            args.norm_weight,
+            args.rows,
+            args.positions,
+            args.gather_tokens,
+            args.seeds,
+        ];
+        let outputs = [Some(args.state_values), Some(args.state_tokens), args.logits];
+        let shares =
+            |output: &Operand<'_>| inputs.iter().flatten().any(|input| input.shares_buffer(output));
+        self.wgpu.storage_buffers() < INPUTS_AND_STATES || outputs.iter().flatten().any(shares)
+    }
+
+    fn prepare(
+        &self,
+        plan: &mut PlanBuilder<'a>,
+        batch: &Batch<'a>,
+        prepared: Prepared<'a>,
+    ) -> Result<(), Error> {
         let (op, args, capabilities) = (self.op, &self.args, self.wgpu.capabilities());
         let hidden_rows = args.hidden.layout().shape()[0];
         let bindings = exit_prepare::Bindings {
-            hidden: if hidden_rows == 0 { Bound::ABSENT } else { args.hidden.whole()? },
+            hidden: optional(&Some(args.hidden))?,
             norm_weight: optional(&args.norm_weight)?,
             rows: optional(&args.rows)?,
             positions: optional(&args.positions)?,
             gather_tokens: optional(&args.gather_tokens)?,
             seeds: optional(&args.seeds)?,
-            n: batch.n,
-            info: batch.info,
+            n: prepared.n,
+            info: prepared.info,
         };
         let parameters = exit_prepare::Parameters {
             features: op.hidden as u32,
@@ -212,47 +258,90 @@ impl<'a> Head<'a> {
         first: usize,
         count: usize,
     ) -> Result<(), Error> {
-        let (op, args, capabilities) = (self.op, &self.args, self.wgpu.capabilities());
+        let (op, args) = (self.op, &self.args);
         let logits = args.logits.as_ref();
         let bindings = exit_states::Bindings {
-            n: batch.n,
-            info: batch.info,
             head_weight: args.head_weight.rows(first, count)?,
             head_bias: optional(&args.head_bias)?,
             state_values: args.state_values.whole()?,
             state_tokens: args.state_tokens.whole()?,
             logits: logits.map_or(Ok(Bound::ABSENT), |all| all.rows(batch.first, batch.count))?,
+            hidden: optional(&Some(args.hidden))?,
+            norm_weight: optional(&args.norm_weight)?,
+            rows: optional(&args.rows)?,
+            positions: optional(&args.positions)?,
+            gather_tokens: optional(&args.gather_tokens)?,
+            seeds: optional(&args.seeds)?,
         };
+        let part = Part { first, count };
+        let parameters = self.parameters(batch, part, &bindings);
+        let workgroups = u64::from(parameters.workgroups);
+        let vector = !self.wgpu.dispatch().scalar_loads && args.head_weight.is_vectorisable();
+        let threads = (VOCABULARY_TILE as u32).min(self.wgpu.capabilities().invocations);
+        let (weight, sample) = (dtype_code(op.weight_dtype), args.positions.is_some());
+        let Some(prepared) = batch.prepared else {
+            let norm = op.norm.is_some();
+            let activation = dtype_code(op.activation_dtype);
+            let constants = exit_states::Constants { norm, activation, threads, weight, sample };
+            let shader = if vector { &exit_states::VECTOR } else { &exit_states::SCALAR };
+            let bindings = bindings.into_array();
+            return plan.dispatch(shader, constants.values(), &parameters, bindings, workgroups);
+        };
+        let bindings = exit_states_prepared::Bindings {
+            head_weight: bindings.head_weight,
+            head_bias: bindings.head_bias,
+            state_values: bindings.state_values,
+            state_tokens: bindings.state_tokens,
+            logits: bindings.logits,
+            n: prepared.n,
+            info: prepared.info,
+        };
+        let constants = exit_states_prepared::Constants { threads, weight, sample };
+        let shader =
+            if vector { &exit_states_prepared::VECTOR } else { &exit_states_prepared::SCALAR };
+        let bindings = bindings.into_array();
+        plan.dispatch(shader, constants.values(), &parameters, bindings, workgroups)
+    }
+
+    /// Of both shaders, which have them in common.
+    fn parameters(
+        &self,
+        batch: &Batch<'a>,
+        part: Part,
+        bindings: &exit_states::Bindings<Bound<'a>>,
+    ) -> exit_states::Parameters {
+        let (op, args) = (self.op, &self.args);
         let row_groups = batch.count.div_ceil(GROUP_ROWS);
-        let workgroups = (row_groups * count.div_ceil(VOCABULARY_TILE)) as u64;
+        let workgroups = (row_groups * part.count.div_ceil(VOCABULARY_TILE)) as u64;
         let [values, tokens] = [&args.state_values, &args.state_tokens].map(|states| {
             let layout = states.layout();
             // Fit, since the binding does.
             [layout.strides()[0] as u32, layout.strides()[1] as u32]
         });
-        let parameters = exit_states::Parameters {
+        let (rows_start, rows_stride) = match &batch.prepared {
+            Some(prepared) => (prepared.n.start, scratch_stride(op.hidden) as u32),
+            None => (bindings.hidden.start, args.hidden.stride()),
+        };
+        exit_states::Parameters {
             features: op.hidden as u32,
             output_rows: batch.count as u32,
             row_groups: row_groups as u32,
             workgroups: u32::try_from(workgroups).unwrap_or(u32::MAX),
-            first_index: first as u32,
-            indices: count as u32,
-            valid: op.valid_rows().saturating_sub(first).min(count) as u32,
+            first_index: part.first as u32,
+            indices: part.count as u32,
+            valid: op.valid_rows().saturating_sub(part.first).min(part.count) as u32,
             vocab_offset: op.vocab_offset as u32,
-            first_tile: (first / VOCABULARY_TILE) as u32,
+            first_tile: (part.first / VOCABULARY_TILE) as u32,
             first_row: batch.first as u32,
             top_k: op.top_k as u32,
             has_bias: u32::from(args.head_bias.is_some()),
             has_gather: u32::from(args.gather_tokens.is_some()),
-            has_logits: u32::from(logits.is_some()),
+            has_logits: u32::from(args.logits.is_some()),
             inv_temperature: op.inv_temperature(),
             softcap: op.softcap().unwrap_or(0.0),
-            n_start: bindings.n.start,
-            n_stride: scratch_stride(op.hidden) as u32,
-            info_start: bindings.info.start,
             weight_start: bindings.head_weight.start,
             weight_stride: args.head_weight.stride(),
-            bias_start: bindings.head_bias.start + first as u32,
+            bias_start: bindings.head_bias.start + part.first as u32,
             values_start: bindings.state_values.start,
             values_row_stride: values[1],
             values_tile_stride: values[0],
@@ -260,16 +349,22 @@ impl<'a> Head<'a> {
             tokens_row_stride: tokens[1],
             tokens_tile_stride: tokens[0],
             logits_start: bindings.logits.start,
-            logits_stride: logits.map_or(0, Operand::stride),
-        };
-        let constants = exit_states::Constants {
-            threads: (VOCABULARY_TILE as u32).min(capabilities.invocations),
-            weight: dtype_code(op.weight_dtype),
-            sample: args.positions.is_some(),
-        };
-        let vector = !self.wgpu.dispatch().scalar_loads && args.head_weight.is_vectorisable();
-        let shader = if vector { &exit_states::VECTOR } else { &exit_states::SCALAR };
-        let bindings = bindings.into_array();
-        plan.dispatch(shader, constants.values(), &parameters, bindings, workgroups)
+            logits_stride: args.logits.map_or(0, |logits| logits.stride()),
+            rows_start,
+            rows_stride,
+            info_start: batch.prepared.map_or(0, |prepared| prepared.info.start),
+            hidden_rows: args.hidden.layout().shape()[0] as u32,
+            has_selection: u32::from(args.rows.is_some()),
+            has_seeds: u32::from(args.seeds.is_some()),
+            eps: op.norm.map_or(0.0, |eps| eps.0),
+            norm_start: bindings.norm_weight.start,
+            selection_start: bindings.rows.start,
+            positions_start: bindings.positions.start,
+            gather_start: bindings.gather_tokens.start,
+            seeds_start: bindings.seeds.start,
+            seeds_stride: args.seeds.map_or(0, |seeds| seeds.stride()),
+            seed_low: op.seed as u32,
+            seed_high: (op.seed >> 32) as u32,
+        }
     }
 }

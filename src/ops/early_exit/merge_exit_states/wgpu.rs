@@ -1,8 +1,8 @@
-//! `merge_exit_states` through wgpu: a launch for every six results, by the contract in
+//! `merge_exit_states` through wgpu: one launch, or one for every six results, by the contract in
 //! `kernels/early_exit/exit_merge.wgsl`.
 
 use super::{MergeExitStates, MergeExitStatesArgs};
-use crate::backend::wgpu::registry::exit_merge;
+use crate::backend::wgpu::registry::{exit_merge, exit_merge_all};
 use crate::backend::wgpu::{Operand, Plan, PlanBuilder, Wgpu, WgpuTensor};
 use crate::error::Error;
 use crate::layout::HasLayout as _;
@@ -10,7 +10,8 @@ use crate::operation::Operation as _;
 use crate::ops::early_exit::binding::{check_outputs, optional};
 
 impl Wgpu {
-    /// Binds [`MergeExitStates`] to buffers.
+    /// Binds [`MergeExitStates`] to buffers: one dispatch. Of more than six results it takes a second one on a device that
+    /// binds fewer than 11 storage buffers.
     ///
     /// # Errors
     /// [`Error::Argument`] names the argument, [`Error::Unsupported`] the device's limit.
@@ -43,11 +44,14 @@ fn threads(wgpu: &Wgpu) -> u32 {
 
 /// Results of one launch: with two inputs that is what every device can bind.
 const RESULTS: usize = 6;
+/// All of them, and the storage buffers that they take with the inputs.
+const ALL_RESULTS: usize = 9;
+const ALL_BUFFERS: u32 = 11;
 
 /// A result and what it is, as the shader knows it.
 type Coded<'a> = (u32, Operand<'a>);
 
-/// Adds a launch for every six results; there is at least one row.
+/// Adds one launch, or one for every six results; there is at least one row.
 pub(in crate::ops::early_exit) fn record<'a>(
     wgpu: &Wgpu,
     plan: &mut PlanBuilder<'a>,
@@ -71,7 +75,8 @@ pub(in crate::ops::early_exit) fn record<'a>(
         .filter_map(|(code, operand)| Some((code, operand?)))
         .filter(|(_, operand)| operand.layout().elements() > 0)
         .collect();
-    for results in results.chunks(RESULTS) {
+    let most = if wgpu.storage_buffers() < ALL_BUFFERS { RESULTS } else { ALL_RESULTS };
+    for results in results.chunks(most) {
         merge(wgpu, plan, top_k, args, results)?;
     }
     Ok(())
@@ -92,7 +97,7 @@ fn merge<'a>(
 ) -> Result<(), Error> {
     let [tiles, rows] = [0, 1].map(|axis| args.state_values.layout().shape()[axis] as u32);
     let out = |index: usize| optional(&results.get(index).map(|(_, operand)| *operand));
-    let bindings = exit_merge::Bindings {
+    let bindings = exit_merge_all::Bindings {
         // Nothing where there are no tiles.
         state_values: optional(&Some(args.state_values))?,
         state_tokens: optional(&Some(args.state_tokens))?,
@@ -102,6 +107,9 @@ fn merge<'a>(
         out_3: out(3)?,
         out_4: out(4)?,
         out_5: out(5)?,
+        out_6: out(6)?,
+        out_7: out(7)?,
+        out_8: out(8)?,
     };
     let code = |index: usize| results.get(index).map_or(0, |(code, _)| *code);
     let stride = |index: usize| match results.get(index) {
@@ -110,7 +118,8 @@ fn merge<'a>(
     };
     let has_lists = results.iter().any(|(code, _)| *code >= 8);
     let (values, tokens) = (strides(&args.state_values), strides(&args.state_tokens));
-    let parameters = exit_merge::Parameters {
+    // The two shaders have their parameters in common.
+    let parameters = exit_merge_all::Parameters {
         output_rows: rows,
         tiles,
         // Nobody looks for what nobody wants.
@@ -140,8 +149,33 @@ fn merge<'a>(
         out_5_code: code(5),
         out_5_start: bindings.out_5.start,
         out_5_stride: stride(5),
+        out_6_code: code(6),
+        out_6_start: bindings.out_6.start,
+        out_6_stride: stride(6),
+        out_7_code: code(7),
+        out_7_start: bindings.out_7.start,
+        out_7_stride: stride(7),
+        out_8_code: code(8),
+        out_8_start: bindings.out_8.start,
+        out_8_stride: stride(8),
     };
-    let constants = exit_merge::Constants { threads: threads(wgpu) };
+    let (threads, workgroups) = (threads(wgpu), u64::from(rows));
+    if results.len() > RESULTS {
+        let (shader, bindings) = (&exit_merge_all::ONLY, bindings.into_array());
+        let constants = exit_merge_all::Constants { threads }.values();
+        return plan.dispatch(shader, constants, &parameters, bindings, workgroups);
+    }
+    let bindings = exit_merge::Bindings {
+        state_values: bindings.state_values,
+        state_tokens: bindings.state_tokens,
+        out_0: bindings.out_0,
+        out_1: bindings.out_1,
+        out_2: bindings.out_2,
+        out_3: bindings.out_3,
+        out_4: bindings.out_4,
+        out_5: bindings.out_5,
+    };
     let (shader, bindings) = (&exit_merge::ONLY, bindings.into_array());
-    plan.dispatch(shader, constants.values(), &parameters, bindings, u64::from(rows))
+    let constants = exit_merge::Constants { threads }.values();
+    plan.dispatch(shader, constants, &parameters, bindings, workgroups)
 }

@@ -18,7 +18,7 @@ use crate::ops::early_exit::verification::cuda::BoundBatch;
 use crate::ops::early_exit::verification::{Batch, common};
 
 impl Cuda {
-    /// Enqueues [`VerifySampled`] on the caller's stream: a launch for the rows, one for the sequences.
+    /// Enqueues [`VerifySampled`] on the caller's stream: one launch, behind a memset of 4 bytes a sequence.
     ///
     /// # Errors
     /// [`Error::Argument`] names the argument, [`Error::Unsupported`] the device's limit.
@@ -35,7 +35,7 @@ impl Cuda {
         if batch.sequences == 0 {
             return Ok(());
         }
-        let launches = Launches::new(op, &batch, self.capabilities())?;
+        let launch = launch(op, &batch, self.capabilities())?;
         let rows = Rows {
             target: args.target,
             draft_distribution: args.draft_distribution,
@@ -49,16 +49,16 @@ impl Cuda {
         let bound = BoundBatch::new(&mut binder, &mut common)?;
         let scratch = binder.workspace(&mut workspace, op.workspace_bytes(&layouts))?;
         binder.finish()?;
-        let functions = [
-            self.function(VerifySampled::NAME, stream, &launches.rows)?,
-            self.function(VerifySampled::NAME, stream, &launches.walk)?,
-        ];
-        let parameters = inputs.parameters(op, bound.parameters(&batch), scratch.address());
+        let function = self.function(VerifySampled::NAME, stream, &launch)?;
+        let arrivals = scratch.address() + 4 * op.scratch(batch.sequences).profiles() as u64;
+        let scratch = [scratch.address(), arrivals].map(WritePointer);
+        let parameters = inputs.parameters(op, bound.parameters(&batch), scratch);
         // SAFETY: `validate` proved shapes, strides and dtypes, the binder that outputs overlap nothing, and the workspace
-        // has room for every profile; the kernels check offsets and ids themselves.
+        // has room for every profile and, behind them, a counter a sequence; the kernel checks offsets and ids itself.
         unsafe {
-            self.launch(stream, &functions[0], &launches.rows, &parameters, false)?;
-            self.launch(stream, &functions[1], &launches.walk, &parameters, true)
+            // Here and not by the kernel that counted: one that was aborted would leave its counts to the next.
+            self.clear(stream, arrivals, 4 * batch.sequences)?;
+            self.launch(stream, &function, &launch, &parameters, false)
         }
     }
 }
@@ -73,7 +73,7 @@ struct Rows<'t> {
     vectors: [Option<CudaTensor<'t>>; 5],
 }
 
-/// Their pointers, to be kept until the launches are enqueued.
+/// Their pointers, to be kept until the launch is enqueued.
 struct BoundRows<'t> {
     target: Pointer<'t>,
     draft_distribution: Pointer<'t>,
@@ -107,7 +107,7 @@ impl BoundRows<'_> {
         &self,
         op: &VerifySampled,
         batch: VerificationParams,
-        profiles: u64,
+        [profiles, arrivals]: [WritePointer; 2],
     ) -> VerifySampledParams {
         let read = |pointer: &Pointer<'_>| ReadPointer(pointer.address());
         let [temperature, top_k, top_p, min_p, positions] = self.vectors.each_ref().map(read);
@@ -122,7 +122,8 @@ impl BoundRows<'_> {
             uniforms: read(&self.uniforms),
             positions,
             seeds: read(&self.seeds),
-            profiles: WritePointer(profiles),
+            profiles,
+            arrivals,
             target_row_stride: self.target.row_stride(),
             draft_row_stride: self.draft_distribution.row_stride(),
             uniforms_row_stride: self.uniforms.row_stride(),
@@ -145,35 +146,21 @@ impl BoundRows<'_> {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Launches {
-    rows: Launch,
-    walk: Launch,
+/// A block a row, as many as if every sequence had the longest draft.
+fn launch(op: &VerifySampled, batch: &Batch, device: &CudaCapabilities) -> Result<Launch, Error> {
+    const THREADS: u32 = 512;
+    let kernel = Kernel {
+        source: "early_exit/verify_sampled",
+        name: "verify_sampled",
+        activation: op.dtype,
+        weight: op.dtype,
+    };
+    let sides = if op.needs_draft_distribution() { 2 } else { 1 };
+    let blocks = op.scratch(batch.sequences).slots.saturating_mul(sides);
+    Launch::new(VerifySampled::NAME, kernel, [blocks, 1, 1], THREADS, 0, device)
 }
 
-impl Launches {
-    /// A block a row, as many as if every sequence had the longest draft; then a block a sequence.
-    fn new(
-        op: &VerifySampled,
-        batch: &Batch,
-        device: &CudaCapabilities,
-    ) -> Result<Launches, Error> {
-        const THREADS: u32 = 512;
-        let launch = |name, blocks| {
-            let source = "early_exit/verify_sampled";
-            let kernel = Kernel { source, name, activation: op.dtype, weight: op.dtype };
-            Launch::new(VerifySampled::NAME, kernel, [blocks, 1, 1], THREADS, 0, device)
-        };
-        let slots = op.scratch(batch.sequences).slots;
-        let sides = if op.needs_draft_distribution() { 2 } else { 1 };
-        Ok(Launches {
-            rows: launch("verify_sampled_rows", slots.saturating_mul(sides))?,
-            walk: launch("verify_sampled_walk", batch.sequences)?,
-        })
-    }
-}
-
-/// The launches for tensors of these layouts, as [`Cuda::plan`].
+/// The launch for tensors of these layouts, as [`Cuda::plan`].
 pub(super) fn plan(
     cuda: &Cuda,
     op: &VerifySampled,
@@ -183,9 +170,7 @@ pub(super) fn plan(
     let mut plan = CudaPlan::default();
     let batch = op.batch(&layouts.draft, &layouts.offsets)?;
     if batch.sequences > 0 {
-        let launches = Launches::new(op, &batch, cuda.capabilities())?;
-        plan.push(launches.rows);
-        plan.push(launches.walk);
+        plan.push(launch(op, &batch, cuda.capabilities())?);
     }
     Ok(plan)
 }

@@ -200,7 +200,7 @@ impl VerifySampled {
         Batch::new(Self::NAME, self.max_draft, draft, offsets)
     }
 
-    /// What devices leave in the workspace between launches.
+    /// What devices leave in the workspace while they work.
     fn scratch(&self, sequences: usize) -> Scratch {
         Scratch {
             sequences,
@@ -232,10 +232,10 @@ struct Scratch {
 impl Scratch {
     /// Of what is known of a row.
     const PROFILE_WORDS: usize = 8;
-    /// Of what is known of a sequence, which only wgpu gathers.
+    /// Of what is known of a sequence: what wgpu gathers, and how many of its rows CUDA has profiled.
     const SEQUENCE_WORDS: usize = 12;
 
-    /// Profiles of the target's rows, then of the drafts' distributions.
+    /// Profiles of the target's rows, then of the drafts' distributions. What is known of sequences follows.
     fn profiles(&self) -> usize {
         self.slots.saturating_mul(2 * Self::PROFILE_WORDS)
     }

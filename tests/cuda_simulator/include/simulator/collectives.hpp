@@ -66,12 +66,13 @@ inline int __all_sync(uint32_t mask, int predicate, SIMULATOR_SITE) {
 }
 
 // One fiber runs at a time, so a plain read-modify-write is atomic. The runtime's copies are not instrumented: atomics
-// never count as races.
+// never count as races. With fences around them they order what blocks do.
 namespace simulator {
 unsigned atomic_add(unsigned* address, unsigned value);
 float atomic_add(float* address, float value);
 unsigned atomic_max(unsigned* address, unsigned value);
 unsigned atomic_compare_and_swap(unsigned* address, unsigned expected, unsigned desired);
+void thread_fence();
 } // namespace simulator
 
 inline float atomicAdd(float* address, float value) { return simulator::atomic_add(address, value); }
@@ -84,7 +85,7 @@ inline unsigned atomicCAS(unsigned* address, unsigned expected, unsigned desired
     return simulator::atomic_compare_and_swap(address, expected, desired);
 }
 
-inline void __threadfence() {}
+inline void __threadfence() { simulator::thread_fence(); }
 inline void __threadfence_block() {}
 
 inline uint4 load16(const void* source, SIMULATOR_SITE) {

@@ -71,6 +71,7 @@ mod tests {
             workgroup_bytes: 16 << 10,
             invocations,
             workgroups_per_dimension: 65_535,
+            storage_buffers: 8,
             storage_binding_bytes: 128 << 20,
             storage_offset_alignment: 256,
             uniform_offset_alignment: 256,
