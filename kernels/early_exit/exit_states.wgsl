@@ -6,7 +6,7 @@
 // state_values [ceil(V / 128), M, 6 + k]  f32      state_tokens [ceil(V / 128), M, 2 + k]  i32
 // logits [M, V]  f32, optional
 //
-// Binds 11 storage buffers; where a device takes fewer, or workgroup memory is slow, exit_prepare and
+// Binds 11 storage buffers; where a device takes fewer, or barriers are slow, exit_prepare and
 // exit_states_prepared do the same.
 //
 // launch  ceil(M / 8) * ceil(V / 128), groups of 8 rows fastest; a workgroup owns a tile and a group
@@ -139,12 +139,40 @@ fn stage(first: u32, count: u32, column: u32, width: u32, thread: u32) {
     }
 }
 
-fn slice_width(count: u32) -> u32 {
-    return STAGED / count;
+// The sums with the products of staged columns and those of the weight's row `index`, from `column` on.
+fn add_staged(
+    index: u32,
+    count: u32,
+    column: u32,
+    width: u32,
+    sums_before: array<f32, ROWS>,
+) -> array<f32, ROWS> {
+    var sums = sums_before;
+    let row = parameters.weight_start + index * parameters.weight_stride + column;
+    let chunks = min((parameters.features - column + CHUNK - 1u) / CHUNK, width);
+    for (var c = 0u; c < chunks; c++) {
+        let weight = head_weight_chunk(row + c * CHUNK);
+        for (var m = 0u; m < count; m++) {
+            sums[m] += dot_chunk(weight, staged[m * width + c]);
+        }
+    }
+    return sums;
 }
 
-fn staged_chunk(first: u32, m: u32, column: u32, c: u32, width: u32) -> Chunk {
-    return staged[m * width + c];
+// Sums of the weight's row `index` with `count` rows from `first` on; the whole workgroup calls it.
+fn products(index: u32, first: u32, count: u32, thread: u32) -> array<f32, ROWS> {
+    var sums: array<f32, ROWS>;
+    let width = STAGED / count;
+    for (var column = 0u; column < parameters.features; column += width * CHUNK) {
+        // The last columns' readers may still be at work.
+        workgroupBarrier();
+        stage(first, count, column, width, thread);
+        workgroupBarrier();
+        if (index < parameters.valid) {
+            sums = add_staged(index, count, column, width, sums);
+        }
+    }
+    return sums;
 }
 
 @compute @workgroup_size(THREADS)

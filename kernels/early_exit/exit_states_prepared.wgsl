@@ -34,15 +34,21 @@ fn row_seed(row: u32) -> vec2<u32> {
 
 fn prepare_rows(first: u32, count: u32, thread: u32) {}
 
-// All columns at once.
-fn slice_width(count: u32) -> u32 {
-    return (parameters.features + CHUNK - 1u) / CHUNK;
-}
-
-fn stage(first: u32, count: u32, column: u32, width: u32, thread: u32) {}
-
-fn staged_chunk(first: u32, m: u32, column: u32, c: u32, width: u32) -> Chunk {
-    return n_chunk(parameters.rows_start + (first + m) * parameters.rows_stride + column + c * CHUNK);
+// Sums of the weight's row `index` with `count` rows from `first` on.
+fn products(index: u32, first: u32, count: u32, thread: u32) -> array<f32, ROWS> {
+    var sums: array<f32, ROWS>;
+    if (index >= parameters.valid) {
+        return sums;
+    }
+    let row = parameters.weight_start + index * parameters.weight_stride;
+    let start = parameters.rows_start + first * parameters.rows_stride;
+    for (var k = 0u; k < parameters.features; k += CHUNK) {
+        let weight = head_weight_chunk(row + k);
+        for (var m = 0u; m < count; m++) {
+            sums[m] += dot_chunk(weight, n_chunk(start + m * parameters.rows_stride + k));
+        }
+    }
+    return sums;
 }
 
 @compute @workgroup_size(THREADS)

@@ -1,8 +1,6 @@
 // The states of a tile of 128 ids and a group of 8 rows. The kernel that imports this says where rows come from:
 //   prepare_rows(first, count, thread)   called by the whole workgroup, ahead of the others
-//   slice_width(count)                   chunks of columns that `stage` brings of each of `count` rows
-//   stage(first, count, column, width, thread)   called by the whole workgroup, before it reads columns from this one on
-//   staged_chunk(first, m, column, c, width)     chunk c behind that column, of row first + m, normalised and rounded
+//   products(index, first, count, thread)   called by the whole workgroup: sums of one row of the weight with `count` rows
 //   row_exists(row), row_position(row), row_seed(row), row_token(row)
 // It imports numeric.wgsl, grid.wgsl and chunk_$load.wgsl, and binds from 6 on.
 
@@ -85,25 +83,6 @@ var<workgroup> part_weighted: array<f32, ROWS * PARTS>;
 // Not 0: a logit of the row is NaN or +inf.
 var<workgroup> row_fails: array<atomic<u32>, ROWS>;
 
-// Adds to the sums the products of staged columns with those of the weight's row `index`.
-fn multiply(
-    index: u32,
-    first: u32,
-    count: u32,
-    column: u32,
-    width: u32,
-    sums: ptr<function, array<f32, ROWS>>,
-) {
-    let row = parameters.weight_start + index * parameters.weight_stride + column;
-    let chunks = min((parameters.features - column + CHUNK - 1u) / CHUNK, width);
-    for (var c = 0u; c < chunks; c++) {
-        let weight = head_weight_chunk(row + c * CHUNK);
-        for (var m = 0u; m < count; m++) {
-            (*sums)[m] += dot_chunk(weight, staged_chunk(first, m, column, c, width));
-        }
-    }
-}
-
 // Bias and cap.
 fn finish_logit(index: u32, sum: f32) -> f32 {
     var logit = sum;
@@ -119,17 +98,13 @@ fn finish_logit(index: u32, sum: f32) -> f32 {
 }
 
 // Logits of one id, stored where they are wanted; scores, if somebody samples.
-fn make_logits(
-    slot: u32,
-    index: u32,
-    first: u32,
-    count: u32,
-    sums: ptr<function, array<f32, ROWS>>,
-) {
+fn make_logits(slot: u32, index: u32, first: u32, count: u32, row_sums: array<f32, ROWS>) {
+    // Only a variable can be indexed by one.
+    var sums = row_sums;
     for (var m = 0u; m < count; m++) {
         var bits = MINUS_INFINITY;
         if (index < parameters.valid) {
-            bits = bitcast<u32>(finish_logit(index, (*sums)[m]));
+            bits = bitcast<u32>(finish_logit(index, sums[m]));
         }
         if (!row_exists(first + m)) {
             bits = NOT_A_NUMBER;
@@ -286,21 +261,11 @@ fn write_states(launch: u32, thread: u32) {
         atomicStore(&row_fails[m], 0u);
     }
     prepare_rows(first, count, thread);
-    let width = slice_width(count);
-    // Barriers are met by all: what these loops count is the same for the whole workgroup.
+    // `products` may hold barriers, which are met by all: the loop is the same for the whole workgroup.
     for (var base = 0u; base < VOCABULARY_TILE; base += THREADS) {
         let index = first_index + base + thread;
-        var sums: array<f32, ROWS>;
-        for (var column = 0u; column < parameters.features; column += width * CHUNK) {
-            // The last columns' readers may still be at work.
-            workgroupBarrier();
-            stage(first, count, column, width, thread);
-            workgroupBarrier();
-            if (index < parameters.valid) {
-                multiply(index, first, count, column, width, &sums);
-            }
-        }
-        make_logits(base + thread, index, first, count, &sums);
+        let sums = products(index, first, count, thread);
+        make_logits(base + thread, index, first, count, sums);
     }
     workgroupBarrier();
     for (var item = thread; item < count * PARTS; item += THREADS) {

@@ -237,6 +237,12 @@ fn layouts_that_do_not_fit_are_named() {
     };
     refuse(|args| args.x = float(&[3, 5, 7]), "x", Problem::Shape);
     refuse(|args| args.x = float(&[15, 6]), "x", Problem::Shape);
+    refuse(|args| args.x = float(&[1 << 16, 1 << 16, 6]), "x", Problem::Size);
+    refuse(|args| args.x = integer(&[3, 5, 6]), "x", Problem::DType);
+    let overlapping = |args: &mut BiGruArgs<Layout, Layout>| {
+        args.x = Layout::strided(DType::F32, &[3, 5, 6], &[29, 6, 1]).unwrap();
+    };
+    refuse(overlapping, "x", Problem::Stride);
     refuse(
         |args| args.weight_hh_reverse = Repeated::from([float(&[12, 4])]),
         "weight_hh_l1_reverse",
@@ -278,6 +284,8 @@ fn layouts_that_do_not_fit_are_named() {
     refuse(|args| args.h_n = Some(float(&[4, 4, 3])), "h_n", Problem::Shape);
     refuse(|args| args.lengths = Some(integer(&[4])), "lengths", Problem::Shape);
     refuse(|args| args.out = float(&[3, 5, 4]), "out", Problem::Shape);
+    refuse(|args| args.out = integer(&[3, 5, 8]), "out", Problem::DType);
+    refuse(|args| args.h_n = Some(integer(&[4, 3, 4])), "h_n", Problem::DType);
     let half = Layout::contiguous(DType::F16, &[12, 4]).unwrap();
     let mut args = good;
     args.weight_hh = Repeated::from([half, float(&[12, 4])]);

@@ -58,6 +58,8 @@ fn layouts_that_do_not_fit_are_named() {
     };
     refuse(|args| args.x = float(&[3, 4, 5]), "x", Problem::Shape);
     refuse(|args| args.x = float(&[12, 6]), "x", Problem::Shape);
+    refuse(|args| args.x = float(&[1 << 32, 4, 6]), "texts", Problem::Size);
+    refuse(|args| args.x = float(&[3, 1 << 32, 6]), "tokens", Problem::Size);
     refuse(|args| args.x = layout(DType::F16, &[3, 4, 6]), "x", Problem::DType);
     refuse(|args| args.w1 = float(&[6, 2]), "w1", Problem::Shape);
     refuse(|args| args.w2 = float(&[2, 6]), "w2", Problem::Shape);

@@ -263,6 +263,8 @@ fn layouts_that_do_not_fit_are_named() {
         assert_refused(op.validate(&args), name, problem);
     };
     refuse(|args| args.x = float(&[2, 5, 7]), "x", Problem::Shape);
+    refuse(|args| args.x = float(&[1 << 16, 1 << 16, 6]), "x", Problem::Size);
+    refuse(|args| args.x = integers(&[2, 5, 6]), "x", Problem::DType);
     refuse(|args| args.reduce_weight = float(&[6, 4]), "reduce_weight", Problem::Shape);
     refuse(|args| args.reduce_bias = Some(float(&[6])), "reduce_bias", Problem::Shape);
     refuse(|args| args.squeeze_weight = float(&[4, 3]), "squeeze_weight", Problem::Shape);
@@ -288,4 +290,5 @@ fn layouts_that_do_not_fit_are_named() {
     );
     refuse(|args| args.lengths = Some(float(&[2])), "lengths", Problem::DType);
     refuse(|args| args.out = float(&[2, 5, 4]), "out", Problem::Shape);
+    refuse(|args| args.out = integers(&[2, 5, 6]), "out", Problem::DType);
 }

@@ -32,8 +32,8 @@ pub struct WgpuDispatch {
     pub reduction: Option<Reduction>,
     /// Reads rows element by element even where 16-byte words would do.
     pub scalar_loads: bool,
-    /// How many storage buffers a shader binds. By default what the device takes; on a software device, whose workgroup
-    /// memory is slow, no more than WebGPU promises. With few, heads take more launches.
+    /// How many storage buffers a shader binds. By default what the device takes; on a software device, whose barriers
+    /// are slow, no more than WebGPU promises. With few, heads take more launches.
     pub buffers: Option<StorageBuffers>,
     /// Lets wgpu inject its bounds checks into the shaders, which the crate does without because all
     /// extents are validated beforehand.
