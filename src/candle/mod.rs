@@ -9,11 +9,10 @@
 //! use siluette::{DType, GatedMlp, GatedMlpArgs};
 //!
 //! let runner = Runner::new();
-//! let x = Tensor::ones((2, 4), candle_core::DType::F32, &Device::Cpu)?;
-//! let [gate, up] = [(); 2].map(|()| Tensor::ones((3, 4), candle_core::DType::F32, &Device::Cpu));
-//! let down = Tensor::ones((4, 3), candle_core::DType::F32, &Device::Cpu)?;
+//! let ones = |shape: (usize, usize)| Tensor::ones(shape, candle_core::DType::F32, &Device::Cpu);
+//! let (x, gate, up, down) = (ones((2, 4))?, ones((3, 4))?, ones((3, 4))?, ones((4, 3))?);
 //! let op = GatedMlp::new(4, 3, DType::F32)?;
-//! let args = GatedMlpArgs::new(&x, &gate?, &up?, &down, Output::like(&x)?);
+//! let args = GatedMlpArgs::new(&x, &gate, &up, &down, Output::like(&x)?);
 //! let out: Tensor = runner.run(&op, args)?.out;
 //! assert_eq!(out.dims(), [2, 4]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
