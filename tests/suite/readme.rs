@@ -193,6 +193,6 @@ fn check_block(name: &str, expected: &str) {
     }
     assert_eq!(
         current, expected,
-        "README.md is stale: SILUETTE_BLESS=1 cargo test --features cli readme"
+        "README.md is stale: SILUETTE_BLESS=1 cargo test --features cli,candle readme"
     );
 }
