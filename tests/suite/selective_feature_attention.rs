@@ -5,7 +5,7 @@ use std::sync::Arc;
 use siluette::arguments::Repeated;
 use siluette::device::NamedTensors;
 use siluette::{
-    Backend, Cpu, DType, Device, Error, Layout, Operation as _, Parameters, Problem, Select,
+    Backend, Cpu, DType, Device, Error, Layout, Operation as _, Parameters, Problem,
     SelectiveFeatureAttention, SelectiveFeatureAttentionArgs, Tensor, registry,
 };
 
@@ -240,12 +240,13 @@ fn described<const BRANCHES: usize>(reduced: usize) -> (SelectiveFeatureAttentio
 }
 
 /// A step of the recurrence is no launch, and neither is a branch while its weights fit a block's registers.
+#[cfg(feature = "cuda")]
 #[test]
 fn launches_on_cuda_are_few() {
     let Some(Device::Cuda(device)) = open(Backend::Cuda) else { return };
     let launches = |(op, args): (SelectiveFeatureAttention, Args)| {
         let count = |op| device.cuda().plan(&op, &args).unwrap().kernels().len();
-        [count(op), count(op.with_select(Select::GlobalSum))]
+        [count(op), count(op.with_select(siluette::Select::GlobalSum))]
     };
     assert_eq!(launches(described::<1>(4)), [3, 4]);
     assert_eq!(launches(described::<3>(100)), [3, 4]);
