@@ -23,7 +23,7 @@
 //! - **Outputs are new tensors**, without gaps, that no copy is made of. What an operation changes in place
 //!   ([`Role::Update`](crate::arguments::Role)) is copied first, as everywhere in candle: [`Output::changed`].
 //! - Nothing is recorded for a backward pass: these are operations of inference.
-//! - Errors are this crate's, inside [`candle_core::Error::Wrapped`].
+//! - Errors are this crate's, inside [`candle_core::Error::Wrapped`], around which candle may put a backtrace.
 //!
 //! Rows are tokens: flatten `[batch, tokens, features]` with `flatten(0, 1)`, which copies nothing.
 

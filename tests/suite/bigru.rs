@@ -6,11 +6,11 @@ use std::sync::Arc;
 use siluette::arguments::Repeated;
 use siluette::device::NamedTensors;
 use siluette::{
-    Backend, BiGru, BiGruArgs, Cpu, DType, Device, Error, Layout, Operation as _, Parameters,
-    Problem, Tensor, TensorMut, TensorRef, Workspace, registry,
+    Backend, BiGru, BiGruArgs, Cpu, DType, Device, Layout, Operation as _, Parameters, Problem,
+    Tensor, TensorMut, TensorRef, Workspace, registry,
 };
 
-use crate::support::open;
+use crate::support::{assert_refused, open};
 
 const INPUT: usize = 3;
 const LAYERS: usize = 2;
@@ -183,16 +183,6 @@ fn float(shape: &[usize]) -> Layout {
 
 fn integer(shape: &[usize]) -> Layout {
     Layout::contiguous(DType::I32, shape).unwrap()
-}
-
-#[track_caller]
-fn assert_refused<T: std::fmt::Debug>(result: Result<T, Error>, name: &str, expected: Problem) {
-    match result.unwrap_err() {
-        Error::Argument { argument, problem, .. } => {
-            assert_eq!((argument.as_ref(), problem), (name, expected));
-        }
-        other => panic!("not about an argument: {other}"),
-    }
 }
 
 #[test]

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use siluette::device::NamedTensors;
 use siluette::{
-    Backend, Cpu, DType, Device, Error, FeatureAttention, FeatureAttentionArgs, Layout, Operation,
+    Backend, Cpu, DType, Device, FeatureAttention, FeatureAttentionArgs, Layout, Operation,
     Parameters, Problem, Tensor, TensorMut, TensorRef, Workspace, registry,
 };
 
-use crate::support::open;
+use crate::support::{assert_refused, open};
 
 const REDUCED: usize = 7;
 
@@ -18,16 +18,6 @@ fn layout(dtype: DType, shape: &[usize]) -> Layout {
 
 fn float(shape: &[usize]) -> Layout {
     layout(DType::F32, shape)
-}
-
-#[track_caller]
-fn assert_refused<T: std::fmt::Debug>(result: Result<T, Error>, name: &str, expected: Problem) {
-    match result.unwrap_err() {
-        Error::Argument { argument, problem, .. } => {
-            assert_eq!((argument.as_ref(), problem), (name, expected));
-        }
-        other => panic!("not about an argument: {other}"),
-    }
 }
 
 #[test]

@@ -3,12 +3,12 @@
 
 use siluette::device::NamedTensors;
 use siluette::{
-    CommitCache, CommitCacheArgs, CommitStatus, CompactRows, CompactRowsArgs, Cpu, DType, Error,
-    ExitGate, ExitGateArgs, ExitThresholds, Layout, Operation, Problem, Require, ScatterRows,
+    CommitCache, CommitCacheArgs, CommitStatus, CompactRows, CompactRowsArgs, Cpu, DType, ExitGate,
+    ExitGateArgs, ExitThresholds, Layout, Operation, Problem, Require, ScatterRows,
     ScatterRowsArgs, Tensor, TensorMut, TensorRef, registry,
 };
 
-use crate::support::{devices, integers, ints, parameters, run};
+use crate::support::{assert_refused, devices, integers, ints, parameters, run};
 
 fn named<const N: usize>(tensors: [(&str, Tensor); N]) -> NamedTensors {
     tensors.map(|(name, tensor)| (name.to_owned(), tensor)).into()
@@ -20,16 +20,6 @@ fn floats(values: &[f32]) -> Tensor {
 
 fn bytes(outputs: &NamedTensors, name: &str) -> Vec<u8> {
     outputs[name].view().span_bytes().to_vec()
-}
-
-#[track_caller]
-fn assert_refused<T: std::fmt::Debug>(result: Result<T, Error>, name: &str, expected: Problem) {
-    match result.unwrap_err() {
-        Error::Argument { argument, problem, .. } => {
-            assert_eq!((argument.as_ref(), problem), (name, expected));
-        }
-        other => panic!("not about an argument: {other}"),
-    }
 }
 
 fn layout(dtype: DType, shape: &[usize]) -> Layout {

@@ -7,7 +7,7 @@ use siluette::{
     TensorRef,
 };
 
-use crate::support::open;
+use crate::support::{assert_refused, open};
 
 const FEATURES: usize = 6;
 
@@ -21,16 +21,6 @@ fn float(shape: &[usize]) -> Layout {
 
 fn index(count: usize) -> Layout {
     layout(DType::U32, &[count])
-}
-
-#[track_caller]
-fn assert_refused<T: std::fmt::Debug>(result: Result<T, Error>, name: &str, expected: Problem) {
-    match result.unwrap_err() {
-        Error::Argument { argument, problem, .. } => {
-            assert_eq!((argument.as_ref(), problem), (name, expected));
-        }
-        other => panic!("not about an argument: {other}"),
-    }
 }
 
 #[test]

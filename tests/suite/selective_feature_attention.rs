@@ -5,11 +5,11 @@ use std::sync::Arc;
 use siluette::arguments::Repeated;
 use siluette::device::NamedTensors;
 use siluette::{
-    Backend, Cpu, DType, Device, Error, Layout, Operation as _, Parameters, Problem,
+    Backend, Cpu, DType, Device, Layout, Operation as _, Parameters, Problem,
     SelectiveFeatureAttention, SelectiveFeatureAttentionArgs, Tensor, registry,
 };
 
-use crate::support::open;
+use crate::support::{assert_refused, open};
 
 fn float(shape: &[usize]) -> Layout {
     Layout::contiguous(DType::F32, shape).unwrap()
@@ -198,16 +198,6 @@ fn a_nan_stays_in_its_text() {
             }
             assert!(result[2].iter().any(|bits| f64::from_bits(*bits).is_nan()), "{what}");
         }
-    }
-}
-
-#[track_caller]
-fn assert_refused<T: std::fmt::Debug>(result: Result<T, Error>, name: &str, expected: Problem) {
-    match result.unwrap_err() {
-        Error::Argument { argument, problem, .. } => {
-            assert_eq!((argument.as_ref(), problem), (name, expected));
-        }
-        other => panic!("not about an argument: {other}"),
     }
 }
 

@@ -1,7 +1,9 @@
 //! Which backends must be there, and how to run an operation on one.
 
 use siluette::device::NamedTensors;
-use siluette::{Backend, Cpu, Device, Error, InstructionSet, Parameters, Tensor, registry};
+use siluette::{
+    Backend, Cpu, Device, Error, InstructionSet, Parameters, Problem, Tensor, registry,
+};
 
 /// Whether the environment variable `SILUETTE_REQUIRE` (`wgpu,cuda`, say) names this requirement.
 pub fn is_required(name: &str) -> bool {
@@ -18,6 +20,17 @@ pub fn open(backend: Backend) -> Option<Device> {
             None
         }
         Err(error) => panic!("{error}"),
+    }
+}
+
+/// That the argument was refused, and for what.
+#[track_caller]
+pub fn assert_refused<T: std::fmt::Debug>(result: Result<T, Error>, name: &str, expected: Problem) {
+    match result.unwrap_err() {
+        Error::Argument { argument, problem, .. } => {
+            assert_eq!((argument.as_ref(), problem), (name, expected));
+        }
+        other => panic!("not about an argument: {other}"),
     }
 }
 
