@@ -5,6 +5,7 @@
 #   Vulkan in software      Mesa lavapipe (.ci/install-vulkan.sh)
 #   CUDA without a GPU      the host simulator, built here; a real NVRTC from PyPI to compile every kernel
 #   Node                    to run Tint, the browsers' compiler of shaders
+#   SmolLM2                 a real language model, from PyPI
 set -euo pipefail
 environment=${1:?usage: .ci/install.sh ENVIRONMENT_FILE}
 cd "$(dirname "$0")/.."
@@ -27,6 +28,10 @@ if [ ! -e "$tools/nvrtc/nvidia/cuda_nvrtc/lib/libnvrtc.so.12" ]; then
         nvidia-cuda-nvrtc-cu12==12.6.85 nvidia-cuda-runtime-cu12==12.6.77
 fi
 
+if [ ! -e "$tools/smollm2/model.safetensors" ]; then
+    python3 scripts/smollm2.py "$tools/smollm2"
+fi
+
 tests/cuda_simulator/build.sh plain "$tools/simulator/plain"
 
 # Without names for debuggers, builds with and without optimisation share what Mesa keeps of compiled shaders: minutes.
@@ -36,5 +41,6 @@ export VK_DRIVER_FILES=/usr/share/vulkan/icd.d/lvp_icd.json
 export WGPU_BACKEND=vulkan
 export MESA_SHADER_CACHE_DIR=$tools/shader-cache
 export LD_LIBRARY_PATH=$tools/simulator/plain\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}
+export SILUETTE_SMOLLM2=$tools/smollm2
 export SILUETTE_NVRTC_LIBRARY=$tools/nvrtc/nvidia/cuda_nvrtc/lib/libnvrtc.so.12
 SH

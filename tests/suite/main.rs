@@ -30,6 +30,8 @@ mod feature_attention;
 mod feature_goldens;
 mod gate;
 mod goldens;
+#[cfg(feature = "candle")]
+mod layerskip;
 mod movement;
 mod properties;
 mod pruned_blocks;

@@ -67,21 +67,73 @@ fn readme_shows_the_latest_comparison_with_peers() {
     check_block("peers", &text);
 }
 
+#[test]
+fn readme_shows_what_generation_takes() {
+    let mut text = String::new();
+    for device in entries(&repository("benches/generation")) {
+        for file in entries(&device) {
+            write_generation(&mut text, &device, &file, &read_json(&file));
+        }
+    }
+    check_block("generation", &text);
+}
+
+fn write_generation(text: &mut String, device: &Path, file: &Path, report: &Value) {
+    let name = |path: &Path| path.file_stem().unwrap().to_string_lossy().into_owned();
+    writeln!(
+        text,
+        "**{}** on {}, {} threads, exit behind layer {}, drafts of {}, medians of {} rounds:\n",
+        name(file),
+        name(device),
+        report["threads"],
+        report["exit_layer"],
+        report["draft_length"],
+        report["rounds"],
+    )
+    .unwrap();
+    text.push_str("| | tokens/s | beside candle | drafts accepted | tokens a verification |\n");
+    text.push_str("|---|---:|---:|---:|---:|\n");
+    let runs = report["runs"].as_array().unwrap();
+    let rate = |run: &Value| run["tokens_per_second"].as_f64().unwrap();
+    // candle in its best type.
+    let is_candle = |run: &&Value| run["name"].as_str().unwrap().starts_with("candle");
+    let candle = runs.iter().filter(is_candle).map(rate).fold(0.0, f64::max);
+    for run in runs {
+        assert_ne!(run["equals_plain"], false, "{}", file.display());
+        let percent = |value: f64| format!("{:.0} %", 100.0 * value);
+        writeln!(
+            text,
+            "| {} | {:.0} | {:.2}x | {} | {} |",
+            run["name"].as_str().unwrap(),
+            rate(run),
+            rate(run) / candle,
+            run["acceptance"].as_f64().map(percent).unwrap_or_default(),
+            run["tokens_per_verification"].as_f64().map(|n| format!("{n:.2}")).unwrap_or_default(),
+        )
+        .unwrap();
+    }
+    text.push('\n');
+}
+
 fn read_json(file: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
 }
 
 /// `FOLDER/DEVICE/DATE.json`, the last date of each device.
 fn latest_results(folder: &str) -> Vec<PathBuf> {
-    let entries = |folder: &Path| {
-        let mut paths: Vec<PathBuf> =
-            std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-        paths.sort();
-        paths
-    };
-    let results = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
-    let devices = entries(&results).into_iter().filter(|path| path.is_dir());
+    let devices = entries(&repository(folder)).into_iter().filter(|path| path.is_dir());
     devices.map(|device| entries(&device).pop().expect("a device with results")).collect()
+}
+
+fn repository(folder: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
 }
 
 fn write_results(text: &mut String, file: &Path, report: &Value) {
