@@ -56,6 +56,8 @@ mod unchecked;
 mod verification;
 mod verify_sampled;
 #[cfg(feature = "wgpu")]
+mod wgpu_dispatch;
+#[cfg(feature = "wgpu")]
 mod wgpu_heads;
 #[cfg(feature = "wgpu")]
 mod wgpu_movement;

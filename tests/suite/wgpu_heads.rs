@@ -1,10 +1,9 @@
-//! Heads through wgpu: how many dispatches they take, and that those of devices with few buffers are right, too.
+//! Heads through wgpu: how many dispatches they take.
 
-use siluette::backend::wgpu::{StorageBuffers, WgpuDevice, WgpuDispatch};
-use siluette::conformance::{Case, Oracle, Purpose, Status, cases_for};
+use siluette::backend::wgpu::WgpuDispatch;
 use siluette::{
-    DType, Device, ExitHead, ExitHeadArgs, ExitHeadStates, ExitHeadStatesArgs, Layout, Wgpu,
-    WgpuTensor, WgpuWorkspace,
+    DType, ExitHead, ExitHeadArgs, ExitHeadStates, ExitHeadStatesArgs, Layout, Wgpu, WgpuTensor,
+    WgpuWorkspace,
 };
 
 use crate::wgpu_plans::{context, storage};
@@ -15,15 +14,11 @@ const VOCABULARY: usize = 300;
 const TOP_K: usize = 3;
 const TILES: usize = 3;
 
-fn with_buffers(buffers: StorageBuffers) -> Option<Wgpu> {
-    let mut dispatch = WgpuDispatch::default();
-    dispatch.buffers = Some(buffers);
-    Some(context()?.with_dispatch(dispatch))
-}
-
 /// A device that binds all inputs of a head at once, or `None`, said aloud.
 fn all_buffers() -> Option<Wgpu> {
-    let context = with_buffers(StorageBuffers::All)?;
+    let mut dispatch = WgpuDispatch::default();
+    dispatch.as_gpu = true;
+    let context = context()?.with_dispatch(dispatch);
     let buffers = context.capabilities().storage_buffers;
     if buffers < 11 {
         println!("NOT RUN: the device binds {buffers} storage buffers");
@@ -98,7 +93,10 @@ fn a_head_is_a_pass_and_a_merge() {
 
 #[test]
 fn a_head_on_few_buffers_takes_more() {
-    let Some(context) = with_buffers(StorageBuffers::Promised) else { return };
+    let Some(context) = context() else { return };
+    let mut dispatch = WgpuDispatch::default();
+    dispatch.few_buffers = true;
+    let context = context.with_dispatch(dispatch);
     assert_eq!(dispatches(&context, &head(), false), 3, "rows are prepared");
     assert_eq!(dispatches(&context, &head(), true), 4, "and results merged six by six");
 }
@@ -124,48 +122,4 @@ fn states_that_share_a_buffer_with_an_input_are_still_taken() {
     // The first buffer is hidden's.
     assert_eq!(plan(&buffers.buffers[0]), 2);
     assert_eq!(plan(&buffers.buffers[19]), 1);
-}
-
-fn assert_pass(context: Wgpu, wanted: impl Fn(&Case) -> bool) {
-    let device = Device::Wgpu(WgpuDevice::new(context));
-    let cases: Vec<Case> =
-        cases_for(Purpose::Conformance).into_iter().filter(|case| wanted(case)).collect();
-    assert!(cases.len() > 10, "{} cases", cases.len());
-    for case in &cases {
-        let id = format!("{} {} {}", case.op, case.dtype, case.name);
-        match Oracle::new(case).unwrap().check(&device).status {
-            Status::Pass => {}
-            other => panic!("{id}: {other:?}"),
-        }
-    }
-}
-
-/// A case of every `step`, which meets every dtype and shape of the list.
-fn assert_heads_pass(context: Wgpu, step: usize) {
-    let count = std::cell::Cell::new(0);
-    assert_pass(context, |case| {
-        let is_head = ["exit_head", "exit_head_states", "merge_exit_states"].contains(&case.op);
-        count.set(count.get() + usize::from(is_head));
-        is_head && count.get().is_multiple_of(step)
-    });
-}
-
-#[test]
-fn heads_on_many_buffers_are_right() {
-    let Some(context) = all_buffers() else { return };
-    assert_heads_pass(context, 17);
-}
-
-#[test]
-fn heads_on_few_buffers_are_right() {
-    let Some(context) = with_buffers(StorageBuffers::Promised) else { return };
-    assert_heads_pass(context, 29);
-}
-
-#[test]
-fn heads_that_read_by_element_are_right() {
-    let Some(context) = all_buffers() else { return };
-    let mut dispatch = context.dispatch();
-    dispatch.scalar_loads = true;
-    assert_heads_pass(context.with_dispatch(dispatch), 29);
 }

@@ -8,7 +8,7 @@ use crate::error::{Backend, Error};
 pub struct WgpuCapabilities {
     /// Whether subgroup operations are enabled on the device.
     pub subgroups: bool,
-    /// Whether the device is the CPU in disguise.
+    /// Whether the device is the CPU in disguise, and treated as such.
     pub cpu: bool,
     /// Workgroup memory, in bytes.
     pub workgroup_bytes: u32,
@@ -30,6 +30,10 @@ impl WgpuCapabilities {
     /// What WebGPU promises, and with what every operation can do.
     pub(super) const FEWEST_STORAGE_BUFFERS: u32 = 8;
 
+    pub(super) fn is_software(device: &wgpu::Device) -> bool {
+        device.adapter_info().device_type == wgpu::DeviceType::Cpu
+    }
+
     pub(super) fn of(device: &wgpu::Device) -> Result<WgpuCapabilities, Error> {
         let (info, limits) = (device.adapter_info(), device.limits());
         refuse_broken_driver(&info)?;
@@ -50,7 +54,7 @@ impl WgpuCapabilities {
         }
         Ok(WgpuCapabilities {
             subgroups: device.features().contains(wgpu::Features::SUBGROUP),
-            cpu: info.device_type == wgpu::DeviceType::Cpu,
+            cpu: Self::is_software(device),
             workgroup_bytes: limits.max_compute_workgroup_storage_size,
             invocations: limits
                 .max_compute_invocations_per_workgroup

@@ -32,9 +32,12 @@ pub struct WgpuDispatch {
     pub reduction: Option<Reduction>,
     /// Reads rows element by element even where 16-byte words would do.
     pub scalar_loads: bool,
-    /// How many storage buffers a shader binds. By default what the device takes; on a software device, whose barriers
-    /// are slow, no more than WebGPU promises. With few, heads take more launches.
-    pub buffers: Option<StorageBuffers>,
+    /// Binds no more storage buffers to a shader than the 8 that WebGPU promises, whatever the device takes. Heads then
+    /// take more launches.
+    pub few_buffers: bool,
+    /// Chooses for a software device as for a GPU. By default it gets fewer invocations, since it runs one after the
+    /// other, and kernels with fewer barriers, since it switches between invocations there.
+    pub as_gpu: bool,
     /// Lets wgpu inject its bounds checks into the shaders, which the crate does without because all
     /// extents are validated beforehand.
     pub bounds_checks: bool,
@@ -47,15 +50,6 @@ pub enum MlpKernel {
     Gemv,
     /// Tiles in workgroup memory; for prompts.
     Tile,
-}
-
-/// How many storage buffers a shader may bind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum StorageBuffers {
-    /// The 8 that WebGPU promises.
-    Promised,
-    /// As many as the device takes.
-    All,
 }
 
 /// How the invocations of a workgroup add up their sums.
@@ -128,6 +122,7 @@ impl Wgpu {
         if dispatch.bounds_checks != self.dispatch.bounds_checks {
             self.pipelines = Pipelines::default();
         }
+        self.capabilities.cpu = WgpuCapabilities::is_software(&self.device) && !dispatch.as_gpu;
         self.dispatch = dispatch;
         self
     }
@@ -154,11 +149,11 @@ impl Wgpu {
 
     /// Storage buffers that a shader may bind.
     pub(crate) fn storage_buffers(&self) -> u32 {
-        let by_device =
-            if self.capabilities.cpu { StorageBuffers::Promised } else { StorageBuffers::All };
-        match self.dispatch.buffers.unwrap_or(by_device) {
-            StorageBuffers::Promised => WgpuCapabilities::FEWEST_STORAGE_BUFFERS,
-            StorageBuffers::All => self.capabilities.storage_buffers,
+        // Kernels that bind more have barriers in their loops.
+        if self.dispatch.few_buffers || self.capabilities.cpu {
+            WgpuCapabilities::FEWEST_STORAGE_BUFFERS
+        } else {
+            self.capabilities.storage_buffers
         }
     }
 

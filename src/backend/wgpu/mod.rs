@@ -40,7 +40,7 @@ mod tensor;
 
 pub(crate) use binding::{Bound, Operand, check_disjoint};
 pub use capabilities::WgpuCapabilities;
-pub use context::{MlpKernel, Reduction, StorageBuffers, Wgpu, WgpuDispatch};
+pub use context::{MlpKernel, Reduction, Wgpu, WgpuDispatch};
 pub use device::WgpuDevice;
 pub use plan::Plan;
 pub(crate) use plan::PlanBuilder;
