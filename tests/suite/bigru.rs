@@ -6,8 +6,8 @@ use std::sync::Arc;
 use siluette::arguments::Repeated;
 use siluette::device::NamedTensors;
 use siluette::{
-    Backend, BiGru, BiGruArgs, Cpu, DType, Device, Layout, Operation as _, Parameters, Problem,
-    Tensor, TensorMut, TensorRef, Workspace, registry,
+    Backend, BiGru, BiGruArgs, Cpu, DType, Device, Error, Layout, Operation as _, Parameters,
+    Problem, Tensor, TensorMut, TensorRef, Workspace, registry,
 };
 
 use crate::support::{assert_refused, open};
@@ -294,33 +294,40 @@ fn a_missing_direction_is_told_apart_from_a_missing_layer() {
     assert!(message.contains("both directions"), "{message}");
 }
 
-#[test]
-fn lengths_out_of_range_are_named_and_nothing_is_written() {
+/// Runs two texts of three tokens of two features on the CPU or the reference.
+fn run_ones(out_shape: &[usize], lengths: &[i32], on_cpu: bool) -> Result<(), Error> {
     let op = BiGru::new(2, 1, 1, DType::F32).unwrap();
     let (x, weight_ih, weight_hh) = ([1.0f32; 12], [1.0f32; 6], [1.0f32; 3]);
-    for (lengths, text) in [([0, 4], "4 for text 1"), ([-1, 9], "-1 for text 0")] {
-        for on_cpu in [true, false] {
-            let mut out = [-7.0f32; 12];
-            let weight_ih = Repeated::from([TensorRef::new(&weight_ih, &[3, 2]).unwrap()]);
-            let weight_hh = Repeated::from([TensorRef::new(&weight_hh, &[3, 1]).unwrap()]);
-            let args = BiGruArgs::new(
-                TensorRef::new(&x, &[2, 3, 2]).unwrap(),
-                TensorMut::new(&mut out, &[2, 3, 2]).unwrap(),
-            )
-            .weight_ih(weight_ih)
-            .weight_hh(weight_hh)
-            .weight_ih_reverse(weight_ih)
-            .weight_hh_reverse(weight_hh)
-            .lengths(TensorRef::new(&lengths, &[2]).unwrap());
-            let result = if on_cpu {
-                Cpu::new().bigru(&op, args, &mut Workspace::default())
-            } else {
-                op.run_reference(args)
-            };
-            let error = result.unwrap_err();
+    let mut out = [-7.0f32; 12];
+    let weight_ih = Repeated::from([TensorRef::new(&weight_ih, &[3, 2]).unwrap()]);
+    let weight_hh = Repeated::from([TensorRef::new(&weight_hh, &[3, 1]).unwrap()]);
+    let args = BiGruArgs::new(
+        TensorRef::new(&x, &[2, 3, 2]).unwrap(),
+        TensorMut::new(&mut out, out_shape).unwrap(),
+    )
+    .weight_ih(weight_ih)
+    .weight_hh(weight_hh)
+    .weight_ih_reverse(weight_ih)
+    .weight_hh_reverse(weight_hh)
+    .lengths(TensorRef::new(lengths, &[2]).unwrap());
+    let result = if on_cpu {
+        Cpu::new().bigru(&op, args, &mut Workspace::default())
+    } else {
+        op.run_reference(args)
+    };
+    assert_eq!(out == [-7.0; 12], result.is_err());
+    result
+}
+
+#[test]
+fn what_does_not_fit_is_named_and_nothing_is_written() {
+    for on_cpu in [true, false] {
+        run_ones(&[2, 3, 2], &[3, 1], on_cpu).unwrap();
+        assert_refused(run_ones(&[3, 2, 2], &[2, 2], on_cpu), "out", Problem::Shape);
+        for (lengths, text) in [([0, 4], "4 for text 1"), ([-1, 9], "-1 for text 0")] {
+            let error = run_ones(&[2, 3, 2], &lengths, on_cpu).unwrap_err();
             assert!(error.to_string().contains(text), "{error}");
             assert_refused(Err::<(), _>(error), "lengths", Problem::Value);
-            assert_eq!(out, [-7.0; 12]);
         }
     }
 }

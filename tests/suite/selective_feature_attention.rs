@@ -5,8 +5,9 @@ use std::sync::Arc;
 use siluette::arguments::Repeated;
 use siluette::device::NamedTensors;
 use siluette::{
-    Backend, Cpu, DType, Device, Layout, Operation as _, Parameters, Problem,
-    SelectiveFeatureAttention, SelectiveFeatureAttentionArgs, Tensor, registry,
+    Backend, Cpu, DType, Device, Error, Layout, Operation as _, Parameters, Problem,
+    SelectiveFeatureAttention, SelectiveFeatureAttentionArgs, Tensor, TensorMut, TensorRef,
+    Workspace, registry,
 };
 
 use crate::support::{assert_refused, open};
@@ -203,12 +204,20 @@ fn a_nan_stays_in_its_text() {
 
 #[test]
 fn descriptors_refuse_what_no_kernel_can_do() {
-    let new =
-        |reduced, branches| SelectiveFeatureAttention::new(6, reduced, 2, branches, DType::F32);
-    assert_refused(new(7, 3), "reduced", Problem::Value);
-    assert_refused(new(0, 3), "reduced", Problem::Value);
-    assert_refused(new(8, 0), "branches", Problem::Value);
-    assert_refused(new(8, 9), "branches", Problem::Size);
+    let new = |features, reduced, squeezed, branches| {
+        SelectiveFeatureAttention::new(features, reduced, squeezed, branches, DType::F32)
+    };
+    assert_refused(new(0, 8, 2, 3), "features", Problem::Value);
+    assert_refused(new(6, 7, 2, 3), "reduced", Problem::Value);
+    assert_refused(new(6, 0, 2, 3), "reduced", Problem::Value);
+    assert_refused(new(6, 1 << 30, 2, 3), "hidden", Problem::Size);
+    assert_refused(new(6, 8, 0, 3), "squeezed", Problem::Value);
+    assert_refused(new(6, 8, 2, 0), "branches", Problem::Value);
+    assert_refused(new(6, 8, 2, 9), "branches", Problem::Size);
+    let of = |dtype| SelectiveFeatureAttention::new(6, 8, 2, 3, dtype);
+    assert_refused(of(DType::I32), "dtype", Problem::DType);
+    let op = of(DType::BF16).unwrap();
+    assert_refused(op.with_weight_dtype(DType::F16), "weight_dtype", Problem::DType);
 }
 
 type Args = SelectiveFeatureAttentionArgs<Layout, Layout>;
@@ -259,11 +268,22 @@ fn layouts_that_do_not_fit_are_named() {
     refuse(|args| args.reduce_weight = float(&[6, 4]), "reduce_weight", Problem::Shape);
     refuse(|args| args.reduce_bias = Some(float(&[6])), "reduce_bias", Problem::Shape);
     refuse(|args| args.squeeze_weight = float(&[4, 3]), "squeeze_weight", Problem::Shape);
+    refuse(|args| args.squeeze_bias = Some(float(&[4])), "squeeze_bias", Problem::Shape);
     refuse(|args| args.expand_weight = float(&[4, 6]), "expand_weight", Problem::Shape);
     refuse(|args| args.expand_bias = Some(float(&[4])), "expand_bias", Problem::Shape);
     let mut args = good;
     args.select_weight = Repeated::from([float(&[4, 3])]);
     assert_refused(op.validate(&args), "select1_weight", Problem::Missing);
+    refuse(
+        |args| args.select_weight = Repeated::from([float(&[4, 3]), float(&[3, 4])]),
+        "select1_weight",
+        Problem::Shape,
+    );
+    refuse(
+        |args| args.select_bias = Repeated::from([float(&[4]), float(&[3])]),
+        "select1_bias",
+        Problem::Shape,
+    );
     refuse(
         |args| args.select_weight = Repeated::from([float(&[4, 3]); 3]),
         "select2_weight",
@@ -282,4 +302,46 @@ fn layouts_that_do_not_fit_are_named() {
     refuse(|args| args.lengths = Some(float(&[2])), "lengths", Problem::DType);
     refuse(|args| args.out = float(&[2, 5, 4]), "out", Problem::Shape);
     refuse(|args| args.out = integers(&[2, 5, 6]), "out", Problem::DType);
+}
+
+/// Runs two texts of three tokens of two features on the CPU or the reference.
+fn run_ones(out_shape: &[usize], lengths: &[i32], on_cpu: bool) -> Result<(), Error> {
+    let op = SelectiveFeatureAttention::new(2, 2, 1, 1, DType::F32).unwrap();
+    let ones = [1.0f32; 12];
+    let mut out = [-7.0f32; 12];
+    let input = |shape: &[usize]| TensorRef::new(&ones[..shape.iter().product()], shape).unwrap();
+    let weight = |shape: &[usize]| Repeated::from([input(shape)]);
+    let args = SelectiveFeatureAttentionArgs::new(
+        input(&[2, 3, 2]),
+        input(&[2, 2]),
+        input(&[1, 2]),
+        input(&[2, 2]),
+        TensorMut::new(&mut out, out_shape).unwrap(),
+    )
+    .weight_ih(weight(&[3, 2]))
+    .weight_hh(weight(&[3, 1]))
+    .weight_ih_reverse(weight(&[3, 2]))
+    .weight_hh_reverse(weight(&[3, 1]))
+    .select_weight(weight(&[2, 1]))
+    .lengths(TensorRef::new(lengths, &[2]).unwrap());
+    let result = if on_cpu {
+        Cpu::new().selective_feature_attention(&op, args, &mut Workspace::default())
+    } else {
+        op.run_reference(args)
+    };
+    assert_eq!(out == [-7.0; 12], result.is_err());
+    result
+}
+
+#[test]
+fn what_does_not_fit_is_named_and_nothing_is_written() {
+    for on_cpu in [true, false] {
+        run_ones(&[2, 3, 2], &[3, 1], on_cpu).unwrap();
+        assert_refused(run_ones(&[3, 2, 2], &[2, 2], on_cpu), "out", Problem::Shape);
+        for (lengths, text) in [([0, 4], "4 for text 1"), ([-1, 9], "-1 for text 0")] {
+            let error = run_ones(&[2, 3, 2], &lengths, on_cpu).unwrap_err();
+            assert!(error.to_string().contains(text), "{error}");
+            assert_refused(Err::<(), _>(error), "lengths", Problem::Value);
+        }
+    }
 }
