@@ -4,35 +4,40 @@
 // x  [B, L, I]  any of f32, f16, bf16, batch and token strides      W_d  [N, I], b_d  [N]  one dtype, nn.Linear layout
 // scratch  lengths [B], clamped to L, then gates [B, L, 2, N] f32, dense; what belongs to padding is not written, or is
 // of no use.  N = 3h, gates in the order r, z, n; b_d is b_ih alone: the recurrence adds b_hh
-// With one direction this is a plain product, [B, L, N] in scratch, and no lengths are.
+// Given the halves of one matrix as W_0 and W_1 this is a plain product, [B, L, 2N] in scratch, and no lengths are.
 //
-// launch  ceil(B L / (4 THREADS_M)) * directions * ceil(N / (4 THREADS_N)), tokens fastest: neighbours share weights
-// workgroup  THREADS_N x THREADS_M invocations, each 4 tokens by 4 rows of W; DEPTH elements of I at a time
-// workgroup memory  DEPTH * (THREADS_M + THREADS_N) * 16 + 4 bytes
+// launch  ceil(B L / (4 FOURS THREADS_M)) * ceil(N / (2 FOURS THREADS_N)), tokens fastest: neighbours share weights
+// workgroup  THREADS_N x THREADS_M invocations, each FOURS fours of tokens by FOURS fours of rows of W; DEPTH elements of
+//            I at a time. One half of the columns is one direction's and the other the other's, so that weights are
+//            staged without asking whose they are. FOURS of 2 halves what is read from workgroup memory for a product
+// workgroup memory  DEPTH * FOURS * (THREADS_M + THREADS_N) * 16 + 16 FOURS THREADS_M + 4 bytes
 // Tokens are counted through the batch, so that short rows fill tiles; a tile without a valid token returns at once. A
 // product is summed over I in f32, in order: its bits depend on its token and row of W alone.
 // x_access is read_write for an x that lies in scratch too: parts of one buffer can be bound in one way only.
 
 #variant x_access = read read_write
+#variant fours = 1 2
 
 override THREADS_M: u32 = 8u;
+// Even.
 override THREADS_N: u32 = 8u;
 override DEPTH: u32 = 16u;
 override INPUT: u32 = 0u;
 override WEIGHT: u32 = 0u;
+
+const FOURS: u32 = $fours;
 
 struct Parameters {
     // Rows of the batch in this launch.
     batch: u32,
     steps: u32,
     features: u32,
+    // Rows of one direction.
     outputs: u32,
-    directions: u32,
     token_tiles: u32,
-    // Of one direction.
-    row_tiles: u32,
     workgroups: u32,
     has_lengths: u32,
+    stores_lengths: u32,
     has_bias_forward: u32,
     has_bias_reverse: u32,
     // First element and elements between rows, from the start of each binding.
@@ -61,10 +66,11 @@ struct Parameters {
 @group(0) @binding(6) var<storage, read> lengths: array<i32>;
 @group(0) @binding(7) var<storage, read_write> scratch: array<u32>;
 
-var<workgroup> x_tile: array<vec4<f32>, DEPTH * THREADS_M>;
-var<workgroup> weight_tile: array<vec4<f32>, DEPTH * THREADS_N>;
+var<workgroup> x_tile: array<vec4<f32>, DEPTH * FOURS * THREADS_M>;
+var<workgroup> weight_tile: array<vec4<f32>, DEPTH * FOURS * THREADS_N>;
+// Where the tile's rows of x start: two divisions each, not to be repeated for every slice.
+var<workgroup> x_starts: array<u32, 4u * FOURS * THREADS_M>;
 var<workgroup> is_needed: u32;
-var<private> is_reverse: bool;
 
 fn row_length(row: u32) -> u32 {
     if (parameters.has_lengths == 0u) {
@@ -80,12 +86,8 @@ fn store_lengths(thread: u32) {
     }
 }
 
-fn first_token_of(index: u32) -> u32 {
-    return index % parameters.token_tiles * (4u * THREADS_M);
-}
-
 fn has_valid_token(first: u32) -> bool {
-    let end = min(first + 4u * THREADS_M, parameters.batch * parameters.steps);
+    let end = min(first + 4u * FOURS * THREADS_M, parameters.batch * parameters.steps);
     for (var row = first / parameters.steps; row * parameters.steps < end; row++) {
         if (row * parameters.steps + row_length(row) > first) {
             return true;
@@ -94,40 +96,49 @@ fn has_valid_token(first: u32) -> bool {
     return false;
 }
 
-// Where rows start; behind the last row, the last.
+// Behind the last token, the last.
+fn store_x_starts(first: u32, thread: u32) {
+    for (var row = thread; row < 4u * FOURS * THREADS_M; row += THREADS_M * THREADS_N) {
+        let token = min(first + row, parameters.batch * parameters.steps - 1u);
+        x_starts[row] = parameters.x_start + token / parameters.steps * parameters.x_batch_stride
+            + token % parameters.steps * parameters.x_token_stride;
+    }
+}
+
 fn x_row(row: u32) -> u32 {
-    let token = min(row, parameters.batch * parameters.steps - 1u);
-    return parameters.x_start + token / parameters.steps * parameters.x_batch_stride
-        + token % parameters.steps * parameters.x_token_stride;
+    return x_starts[row];
 }
 
-fn weight_row(row: u32) -> u32 {
-    let present = min(row, parameters.outputs - 1u);
-    if (is_reverse) {
-        return parameters.reverse_start + present * parameters.reverse_stride;
-    }
-    return parameters.forward_start + present * parameters.forward_stride;
+// Behind the last row, the last.
+fn weight_forward_row(row: u32) -> u32 {
+    return parameters.forward_start + min(row, parameters.outputs - 1u) * parameters.forward_stride;
 }
 
-fn weight_at(at: u32) -> f32 {
-    if (is_reverse) {
-        return weight_reverse_at(at);
-    }
-    return weight_forward_at(at);
+fn weight_reverse_row(row: u32) -> u32 {
+    return parameters.reverse_start + min(row, parameters.outputs - 1u) * parameters.reverse_stride;
 }
 
-fn bias_at(row: u32) -> f32 {
-    if (is_reverse && parameters.has_bias_reverse != 0u) {
+fn bias_at(direction: u32, row: u32) -> f32 {
+    if (direction == 1u && parameters.has_bias_reverse != 0u) {
         return bias_reverse_at(parameters.bias_reverse_start + row);
     }
-    if (!is_reverse && parameters.has_bias_forward != 0u) {
+    if (direction == 0u && parameters.has_bias_forward != 0u) {
         return bias_forward_at(parameters.bias_forward_start + row);
     }
     return 0.0;
 }
 
-#import shared/stage_scalar.wgsl tensor=x tile=x_tile threads=THREADS_M
-#import shared/stage_scalar.wgsl tensor=weight tile=weight_tile threads=THREADS_N
+#import shared/stage_scalar.wgsl tensor=x tile=x_tile first=0u threads=(FOURS*THREADS_M)
+#import shared/stage_scalar.wgsl tensor=weight_forward tile=weight_tile first=0u threads=(FOURS*THREADS_N/2u)
+#import shared/stage_scalar.wgsl tensor=weight_reverse tile=weight_tile first=DEPTH*(FOURS*THREADS_N/2u) threads=(FOURS*THREADS_N/2u)
+
+// The four rows of W_d from `row` on, of a token.
+fn store(token: u32, direction: u32, row: u32, sum: vec4<f32>) {
+    let at = parameters.scratch_gates_start + (token * 2u + direction) * parameters.outputs + row;
+    for (var i = 0u; i < min(parameters.outputs - min(row, parameters.outputs), 4u); i++) {
+        scratch[at + i] = bitcast<u32>(sum[i] + bias_at(direction, row + i));
+    }
+}
 
 @compute @workgroup_size(THREADS_N, THREADS_M)
 fn gru_input(
@@ -140,49 +151,52 @@ fn gru_input(
     if (index >= parameters.workgroups) {
         return;
     }
-    if (index == 0u && parameters.directions == 2u) {
+    if (index == 0u && parameters.stores_lengths != 0u) {
         store_lengths(thread);
     }
+    let first_token = index % parameters.token_tiles * (4u * FOURS * THREADS_M);
     if (thread == 0u) {
-        is_needed = select(0u, 1u, has_valid_token(first_token_of(index)));
+        is_needed = select(0u, 1u, has_valid_token(first_token));
     }
+    store_x_starts(first_token, thread);
+    // A barrier, too.
     if (workgroupUniformLoad(&is_needed) == 0u) {
         return;
     }
-    let first_token = first_token_of(index);
-    let tile = index / parameters.token_tiles;
-    let direction = tile / parameters.row_tiles;
-    let first_row = tile % parameters.row_tiles * (4u * THREADS_N);
-    is_reverse = direction == 1u;
+    let first_row = index / parameters.token_tiles * (2u * FOURS * THREADS_N);
+    let direction = place.x / (THREADS_N / 2u);
+    let column = place.x % (THREADS_N / 2u);
 
-    var sum0 = vec4(0.0);
-    var sum1 = vec4(0.0);
-    var sum2 = vec4(0.0);
-    var sum3 = vec4(0.0);
+    var sums: array<vec4<f32>, 4u * FOURS * FOURS>;
     for (var first_k = 0u; first_k < parameters.features; first_k += DEPTH) {
-        stage_x_tile(first_token, first_k, parameters.features, thread);
-        stage_weight_tile(first_row, first_k, parameters.features, thread);
+        stage_x(0u, first_k, parameters.features, thread);
+        stage_weight_forward(first_row, first_k, parameters.features, thread);
+        stage_weight_reverse(first_row, first_k, parameters.features, thread);
         workgroupBarrier();
         for (var k = 0u; k < DEPTH; k++) {
-            let x = x_tile[k * THREADS_M + place.y];
-            let weight = weight_tile[k * THREADS_N + place.x];
-            sum0 += x.x * weight;
-            sum1 += x.y * weight;
-            sum2 += x.z * weight;
-            sum3 += x.w * weight;
+            let weights_k = (direction * DEPTH + k) * (FOURS * THREADS_N / 2u) + column;
+            for (var n = 0u; n < FOURS; n++) {
+                let weight = weight_tile[weights_k + n * (THREADS_N / 2u)];
+                for (var m = 0u; m < FOURS; m++) {
+                    let x = x_tile[(k * FOURS + m) * THREADS_M + place.y];
+                    for (var i = 0u; i < 4u; i++) {
+                        sums[(n * FOURS + m) * 4u + i] += x[i] * weight;
+                    }
+                }
+            }
         }
         workgroupBarrier();
     }
 
-    let row = first_row + place.x * 4u;
-    let token = first_token + place.y * 4u;
     let tokens = parameters.batch * parameters.steps;
-    for (var i = 0u; i < min(tokens - min(token, tokens), 4u); i++) {
-        let sum = select(select(sum0, sum1, i == 1u), select(sum2, sum3, i == 3u), i >= 2u);
-        let at = parameters.scratch_gates_start + ((token + i) * parameters.directions + direction) * parameters.outputs;
-        for (var j = 0u; j < 4u; j++) {
-            if (row + j < parameters.outputs) {
-                scratch[at + row + j] = bitcast<u32>(sum[j] + bias_at(row + j));
+    for (var n = 0u; n < FOURS; n++) {
+        let row = first_row + (n * (THREADS_N / 2u) + column) * 4u;
+        for (var m = 0u; m < FOURS; m++) {
+            for (var i = 0u; i < 4u; i++) {
+                let token = first_token + (m * THREADS_M + place.y) * 4u + i;
+                if (token < tokens) {
+                    store(token, direction, row, sums[(n * FOURS + m) * 4u + i]);
+                }
             }
         }
     }

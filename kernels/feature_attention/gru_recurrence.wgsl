@@ -6,19 +6,23 @@
 // scratch  lengths [B], then gates [B, L, 2, 3h] f32      W_d  [3h, h], b_d  [3h]  one dtype, b_d optional
 // initial, last  [2, B, h]  optional      out  [B, L, 2h]  zeros behind length; each any of f32, f16, bf16
 //
-// launch  2 B: a workgroup owns a direction of a row
+// launch  2 ceil(B / ROWS): a workgroup owns a direction of ROWS rows; one that has ended waits for the others
 // workgroup  THREADS = units of a pass * PARTS invocations; the PARTS of a unit share its sums, K dealt to them in fours
 //   slice4, slice16  one pass; an invocation keeps 4 or 16 fours of each of its unit's three rows: 48 or 192 weights
-//   storage          as many passes a step as it takes; weights come from memory each time
-// workgroup memory  (2 STATE + 4 THREADS) * 4 + 4 bytes: the state, double-buffered, and the parts' sums
+//   storage          as many passes a step as it takes; weights come from memory each time, once for all ROWS
+// workgroup memory  (2 STATE + 4 THREADS) * ROWS * 4 + 16 bytes: states, double-buffered, and the parts' sums
+// barriers  two a pass where parts share a sum, else one a step
 // initial_access is read_write for states that lie in scratch: parts of one buffer can be bound in one way only.
-// Fours are summed in order in f32, then parts in order. Results depend neither on the batch nor on L.
+// Fours are summed in order in f32, then parts in order; a sum of weights from memory takes what follows its last four
+// one by one. Results depend neither on the batch nor on L.
 
 #variant weights = slice4 slice16 storage
 #variant initial_access = read read_write
 
 override THREADS: u32 = 64u;
 override PARTS: u32 = 1u;
+// Of the batch, that a workgroup steps through side by side: 1 to 4.
+override ROWS: u32 = 1u;
 // Floats of a state: hidden units and zeros behind them.
 override STATE: u32 = 64u;
 override WEIGHT: u32 = 0u;
@@ -33,6 +37,7 @@ struct Parameters {
     steps: u32,
     hidden: u32,
     workgroups: u32,
+    batch: u32,
     has_bias_forward: u32,
     has_bias_reverse: u32,
     has_initial: u32,
@@ -73,29 +78,12 @@ struct Parameters {
 #import shared/output.wgsl tensor=out binding=7 dtype=OUT
 #import shared/output.wgsl tensor=last binding=8 dtype=LAST
 
-// The states before and after a step, in turns.
-var<workgroup> states: array<f32, 2u * STATE>;
-var<workgroup> part_sums: array<vec4<f32>, THREADS>;
-var<workgroup> row_length: u32;
+// Of each row the states before and after a step, in turns.
+var<workgroup> states: array<f32, 2u * STATE * ROWS>;
+var<workgroup> part_sums: array<vec4<f32>, THREADS * ROWS>;
+// 0 behind the last row.
+var<workgroup> row_lengths: vec4<u32>;
 var<private> is_reverse: bool;
-
-// Elements k..k+3 of a row of W; zeros outside.
-fn weight_four(gate: u32, unit: u32, k: u32) -> vec4<f32> {
-    let row = gate * parameters.hidden + unit;
-    let forward = parameters.forward_start + row * parameters.forward_stride + k;
-    let reverse = parameters.reverse_start + row * parameters.reverse_stride + k;
-    var four = vec4(0.0);
-    if (unit < parameters.hidden) {
-        for (var i = 0u; i < min(parameters.hidden - min(k, parameters.hidden), 4u); i++) {
-            if (is_reverse) {
-                four[i] = weight_reverse_at(reverse + i);
-            } else {
-                four[i] = weight_forward_at(forward + i);
-            }
-        }
-    }
-    return four;
-}
 
 fn bias_at(row: u32) -> f32 {
     if (is_reverse && parameters.has_bias_reverse != 0u) {
@@ -133,11 +121,11 @@ fn unit_gates(row: u32, token: u32, direction: u32, unit: u32) -> vec3<f32> {
     return bitcast<vec3<f32>>(words);
 }
 
-// The next state of a unit, whose parts' sums are there.
-fn next_state(slot: u32, gates: vec3<f32>, bias: vec3<f32>, state: f32) -> f32 {
+// The next state of a unit, whose parts' sums are there from `first` on.
+fn next_state(first: u32, gates: vec3<f32>, bias: vec3<f32>, state: f32) -> f32 {
     var sum = vec3(0.0);
     for (var part = 0u; part < PARTS; part++) {
-        sum += part_sums[slot * PARTS + part].xyz;
+        sum += part_sums[first + part].xyz;
     }
     sum += bias;
     let reset = sigmoid(gates.x + sum.x);
@@ -161,23 +149,42 @@ fn last_bits(state: u32, column: u32) -> u32 {
 #import shared/output_row.wgsl tensor=out dtype=OUT
 #import shared/output_row.wgsl tensor=last dtype=LAST
 
+fn out_start(row: u32, token: u32, direction: u32) -> u32 {
+    return parameters.out_start + row * parameters.out_batch_stride + token * parameters.out_token_stride
+        + direction * parameters.hidden;
+}
+
 fn write_out(state: u32, start: u32, thread: u32) {
     for (var unit = thread; unit < parameters.out_units; unit += THREADS) {
         out_write_unit(state, start, parameters.hidden, unit);
     }
 }
 
-fn load_initial(row: u32, direction: u32, thread: u32) {
-    let start = parameters.initial_start + direction * parameters.initial_direction_stride
-        + row * parameters.initial_batch_stride;
-    for (var unit = thread; unit < STATE; unit += THREADS) {
-        var state = 0.0;
-        if (parameters.has_initial != 0u && unit < parameters.hidden) {
-            state = initial_at(start + unit);
+fn load_initial(first_row: u32, direction: u32, thread: u32) {
+    for (var i = 0u; i < ROWS; i++) {
+        let start = parameters.initial_start + direction * parameters.initial_direction_stride
+            + (first_row + i) * parameters.initial_batch_stride;
+        for (var unit = thread; unit < STATE; unit += THREADS) {
+            var state = 0.0;
+            if (parameters.has_initial != 0u && first_row + i < parameters.batch && unit < parameters.hidden) {
+                state = initial_at(start + unit);
+            }
+            states[2u * STATE * i + unit] = state;
+            states[2u * STATE * i + STATE + unit] = 0.0;
         }
-        states[unit] = state;
-        states[STATE + unit] = 0.0;
     }
+}
+
+fn store_lengths(first_row: u32) {
+    var lengths = vec4(0u);
+    for (var i = 0u; i < min(parameters.batch - first_row, ROWS); i++) {
+        lengths[i] = min(scratch[parameters.lengths_start + first_row + i], parameters.steps);
+    }
+    row_lengths = lengths;
+}
+
+fn token_of(step: u32, length: u32) -> u32 {
+    return select(step, length - 1u - step, is_reverse);
 }
 
 @compute @workgroup_size(THREADS)
@@ -190,49 +197,74 @@ fn gru_recurrence(
     if (index >= parameters.workgroups) {
         return;
     }
-    let row = index / 2u;
+    let first_row = index / 2u * ROWS;
     let direction = index % 2u;
     is_reverse = direction == 1u;
     if (thread == 0u) {
-        row_length = min(scratch[parameters.lengths_start + row], parameters.steps);
+        store_lengths(first_row);
     }
-    load_initial(row, direction, thread);
+    load_initial(first_row, direction, thread);
     load_weights(thread);
     // A barrier, too.
-    let length = workgroupUniformLoad(&row_length);
+    let lengths = workgroupUniformLoad(&row_lengths);
+    let longest = max(max(lengths.x, lengths.y), max(lengths.z, lengths.w));
 
-    let out_row = parameters.out_start + row * parameters.out_batch_stride + direction * parameters.hidden;
-    for (var step = 0u; step < length; step++) {
+    for (var step = 0u; step < longest; step++) {
         let current = step % 2u * STATE;
         let next = STATE - current;
-        let token = select(step, length - 1u - step, direction == 1u);
         for (var first = 0u; first < parameters.hidden; first += THREADS / PARTS) {
             let unit = first + thread;
             let is_unit = thread < THREADS / PARTS && unit < parameters.hidden;
-            var gates = vec3(0.0);
+            var gates: array<vec3<f32>, 4>;
             if (is_unit) {
-                gates = unit_gates(row, token, direction, unit);
+                for (var i = 0u; i < ROWS; i++) {
+                    if (step < lengths[i]) {
+                        gates[i] = unit_gates(first_row + i, token_of(step, lengths[i]), direction, unit);
+                    }
+                }
             }
-            part_sums[thread] = vec4(multiply(current, first, thread), 0.0);
+            multiply(current, first, thread);
             if (PARTS > 1u) {
                 workgroupBarrier();
             }
             if (is_unit) {
-                states[next + unit] = next_state(thread, gates, finished_bias(unit), states[current + unit]);
+                let bias = finished_bias(unit);
+                for (var i = 0u; i < ROWS; i++) {
+                    let row = 2u * STATE * i + unit;
+                    var state = states[row + current];
+                    // One that has ended keeps its state.
+                    if (step < lengths[i]) {
+                        state = next_state(THREADS * i + thread * PARTS, gates[i], bias, state);
+                    }
+                    states[row + next] = state;
+                }
             }
             // The state is whole, and the sums have been read.
+            if (PARTS > 1u) {
+                workgroupBarrier();
+            }
+        }
+        // Without parts nobody reads another's sums, and units of a step need not wait for each other.
+        if (PARTS == 1u) {
             workgroupBarrier();
         }
-        write_out(next, out_row + token * parameters.out_token_stride, thread);
-    }
-    if (parameters.has_last != 0u) {
-        let start = parameters.last_start + direction * parameters.last_direction_stride
-            + row * parameters.last_batch_stride;
-        for (var unit = thread; unit < parameters.last_units; unit += THREADS) {
-            last_write_unit(length % 2u * STATE, start, parameters.hidden, unit);
+        for (var i = 0u; i < ROWS; i++) {
+            if (step < lengths[i]) {
+                write_out(2u * STATE * i + next, out_start(first_row + i, token_of(step, lengths[i]), direction), thread);
+            }
         }
     }
-    for (var token = length; token < parameters.steps; token++) {
-        write_out(NO_STATE, out_row + token * parameters.out_token_stride, thread);
+    for (var i = 0u; i < min(parameters.batch - first_row, ROWS); i++) {
+        let row = first_row + i;
+        if (parameters.has_last != 0u) {
+            let start = parameters.last_start + direction * parameters.last_direction_stride
+                + row * parameters.last_batch_stride;
+            for (var unit = thread; unit < parameters.last_units; unit += THREADS) {
+                last_write_unit(2u * STATE * i + longest % 2u * STATE, start, parameters.hidden, unit);
+            }
+        }
+        for (var token = lengths[i]; token < parameters.steps; token++) {
+            write_out(NO_STATE, out_start(row, token, direction), thread);
+        }
     }
 }

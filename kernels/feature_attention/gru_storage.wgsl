@@ -6,17 +6,16 @@ fn finished_bias(unit: u32) -> vec3<f32> {
     return unit_bias(unit);
 }
 
-// This invocation's part of the sums of unit `first` + thread / PARTS.
-fn multiply(state: u32, first: u32, thread: u32) -> vec3<f32> {
-    let unit = first + thread / PARTS;
-    var sum = vec3(0.0);
-    for (var k = thread % PARTS * 4u; k < parameters.hidden; k += PARTS * 4u) {
-        let four = state_four(state, k);
-        sum += vec3(
-            dot(weight_four(0u, unit, k), four),
-            dot(weight_four(1u, unit, k), four),
-            dot(weight_four(2u, unit, k), four),
-        );
+// One loop a direction: a choice within would load for both where invocations run in lockstep.
+#import feature_attention/gru_stored_sum.wgsl direction=forward
+#import feature_attention/gru_stored_sum.wgsl direction=reverse
+
+// This invocation's part of the sums of unit `first` + thread / PARTS; behind the last unit, of the last.
+fn multiply(state: u32, first: u32, thread: u32) {
+    let unit = min(first + thread / PARTS, parameters.hidden - 1u);
+    if (is_reverse) {
+        reverse_sums(state, unit, thread);
+    } else {
+        forward_sums(state, unit, thread);
     }
-    return sum;
 }

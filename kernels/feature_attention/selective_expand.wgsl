@@ -96,8 +96,8 @@ fn weight_row(row: u32) -> u32 {
     return parameters.weight_start + min(row, parameters.features - 1u) * parameters.weight_stride;
 }
 
-#import shared/stage_scalar.wgsl tensor=selected tile=selected_tile threads=THREADS_M
-#import shared/stage_scalar.wgsl tensor=weight tile=weight_tile threads=THREADS_N
+#import shared/stage_scalar.wgsl tensor=selected tile=selected_tile first=0u threads=THREADS_M
+#import shared/stage_scalar.wgsl tensor=weight tile=weight_tile first=0u threads=THREADS_N
 
 // The four columns of a token from `column` on.
 fn store_token(token: u32, column: u32, sum: vec4<f32>) {
@@ -143,8 +143,8 @@ fn selective_expand(
     var sum3 = vec4(0.0);
     if (workgroupUniformLoad(&is_needed) != 0u) {
         for (var first_k = 0u; first_k < parameters.reduced; first_k += DEPTH) {
-            stage_selected_tile(first_token, first_k, parameters.reduced, thread);
-            stage_weight_tile(first_row, first_k, parameters.reduced, thread);
+            stage_selected(first_token, first_k, parameters.reduced, thread);
+            stage_weight(first_row, first_k, parameters.reduced, thread);
             workgroupBarrier();
             for (var k = 0u; k < DEPTH; k++) {
                 let selected = selected_tile[k * THREADS_M + place.y];

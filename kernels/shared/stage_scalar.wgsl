@@ -1,5 +1,5 @@
 // As stage_vector.wgsl, one k at a time.
-fn stage_$tile(first_row: u32, first_k: u32, end: u32, thread: u32) {
+fn stage_$tensor(first_row: u32, first_k: u32, end: u32, thread: u32) {
     for (var block = thread; block < DEPTH * $threads; block += THREADS_M * THREADS_N) {
         let k = block % DEPTH;
         let column = block / DEPTH;
@@ -13,6 +13,6 @@ fn stage_$tile(first_row: u32, first_k: u32, end: u32, thread: u32) {
                 $tensor_at($tensor_row(row + 3u) + first_k + k),
             );
         }
-        $tile[k * $threads + column] = rows;
+        $tile[$first + k * $threads + column] = rows;
     }
 }

@@ -1,6 +1,6 @@
-// Brings a DEPTH-deep slice of $threads times four rows into workgroup memory, four rows by four k at a
+// Brings a DEPTH-deep slice of $threads times four rows to $tile, from its element $first on, four rows by four k at a
 // time, transposed on the way. The kernel says where rows start.
-fn stage_$tile(first_row: u32, first_k: u32, end: u32, thread: u32) {
+fn stage_$tensor(first_row: u32, first_k: u32, end: u32, thread: u32) {
     for (var block = thread; block < DEPTH / 4u * $threads; block += THREADS_M * THREADS_N) {
         let k = block % (DEPTH / 4u) * 4u;
         let column = block / (DEPTH / 4u);
@@ -11,9 +11,9 @@ fn stage_$tile(first_row: u32, first_k: u32, end: u32, thread: u32) {
             $tensor_four($tensor_row(row + 2u), first_k + k, end),
             $tensor_four($tensor_row(row + 3u), first_k + k, end),
         ));
-        $tile[k * $threads + column] = rows[0];
-        $tile[(k + 1u) * $threads + column] = rows[1];
-        $tile[(k + 2u) * $threads + column] = rows[2];
-        $tile[(k + 3u) * $threads + column] = rows[3];
+        $tile[$first + k * $threads + column] = rows[0];
+        $tile[$first + (k + 1u) * $threads + column] = rows[1];
+        $tile[$first + (k + 2u) * $threads + column] = rows[2];
+        $tile[$first + (k + 3u) * $threads + column] = rows[3];
     }
 }

@@ -76,8 +76,8 @@ fn down_weight_row(row: u32) -> u32 {
     return parameters.down_start + min(row, parameters.rows - 1u) * parameters.down_stride;
 }
 
-#import shared/stage_$load.wgsl tensor=h tile=h_tile threads=THREADS_M
-#import shared/stage_$load.wgsl tensor=down_weight tile=weight_tile threads=THREADS_N
+#import shared/stage_$load.wgsl tensor=h tile=h_tile first=0u threads=THREADS_M
+#import shared/stage_$load.wgsl tensor=down_weight tile=weight_tile first=0u threads=THREADS_N
 
 #import silu_mlp/down_write.wgsl
 
@@ -100,8 +100,8 @@ fn down_tile(
     var sum2 = vec4(0.0);
     var sum3 = vec4(0.0);
     for (var first_k = 0u; first_k < parameters.depth; first_k += DEPTH) {
-        stage_h_tile(first_token, first_k, parameters.depth, thread);
-        stage_weight_tile(first_row, first_k, parameters.depth, thread);
+        stage_h(first_token, first_k, parameters.depth, thread);
+        stage_down_weight(first_row, first_k, parameters.depth, thread);
         workgroupBarrier();
         for (var k = 0u; k < DEPTH; k++) {
             let h = h_tile[k * THREADS_M + place.y];

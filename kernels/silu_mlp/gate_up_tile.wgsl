@@ -83,9 +83,9 @@ fn up_weight_row(neuron: u32) -> u32 {
 }
 
 #import silu_mlp/gate_up_activation_$load.wgsl
-#import shared/stage_$load.wgsl tensor=activation tile=activation_tile threads=THREADS_M
-#import shared/stage_$load.wgsl tensor=gate_weight tile=gate_tile threads=THREADS_N
-#import shared/stage_$load.wgsl tensor=up_weight tile=up_tile threads=THREADS_N
+#import shared/stage_$load.wgsl tensor=activation tile=activation_tile first=0u threads=THREADS_M
+#import shared/stage_$load.wgsl tensor=gate_weight tile=gate_tile first=0u threads=THREADS_N
+#import shared/stage_$load.wgsl tensor=up_weight tile=up_tile first=0u threads=THREADS_N
 
 fn write(token: u32, first_neuron: u32, gates: vec4<f32>, ups: vec4<f32>) {
     let row = parameters.h_start + token * parameters.h_stride;
@@ -139,10 +139,10 @@ fn gate_up_tile(
     var up2 = vec4(0.0);
     var up3 = vec4(0.0);
     for (var first_k = 0u; first_k < parameters.inputs; first_k += DEPTH) {
-        stage_activation_tile(first_token, first_k, parameters.inputs, thread);
-        stage_up_tile(first_neuron, first_k, parameters.inputs, thread);
+        stage_activation(first_token, first_k, parameters.inputs, thread);
+        stage_up_weight(first_neuron, first_k, parameters.inputs, thread);
         if (GATED) {
-            stage_gate_tile(first_neuron, first_k, parameters.inputs, thread);
+            stage_gate_weight(first_neuron, first_k, parameters.inputs, thread);
         }
         workgroupBarrier();
         for (var k = 0u; k < DEPTH; k++) {

@@ -93,6 +93,10 @@ fn sizes(push: &mut impl FnMut(Gru)) {
         push(Gru { input, hidden: 6, ..PLAIN });
     }
     push(Gru { batch: 1, length: 2, input: 4, hidden: 1000, ..PLAIN });
+    // Kernels may step through several rows at once, some of which end earlier or are not there.
+    for (batch, hidden) in [(6, 70), (7, 131)] {
+        push(Gru { batch, length: 5, input: 4, hidden, has_initial: true, ..PLAIN });
+    }
 }
 
 fn options(push: &mut impl FnMut(Gru)) {
@@ -162,8 +166,15 @@ impl Gru {
                 let name = |field: usize| fields[field][layer].name;
                 let [weight_ih, weight_hh, bias_ih, bias_hh] = [0, 1, 2, 3].map(name);
                 let normal = |fan: usize| Fill::Normal { scale: (fan as f64).sqrt().recip() };
-                tensors.push(spec(weight_ih, weight, &[3 * hidden, inputs], normal(inputs)));
-                tensors.push(spec(weight_hh, weight, &[3 * hidden, hidden], normal(hidden)));
+                let mut weights = [
+                    spec(weight_ih, weight, &[3 * hidden, inputs], normal(inputs)),
+                    spec(weight_hh, weight, &[3 * hidden, hidden], normal(hidden)),
+                ];
+                // Strides that belong to one direction must not serve the other.
+                if weight_ih.ends_with("_reverse") {
+                    weights.iter_mut().for_each(|spec| spec.gap *= 3);
+                }
+                tensors.extend(weights);
                 if self.has_biases {
                     let bias = Fill::Normal { scale: 0.5 };
                     tensors.push(spec(bias_ih, weight, &[3 * hidden], bias));

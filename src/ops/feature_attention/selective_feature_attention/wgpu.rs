@@ -100,7 +100,7 @@ impl<'a> Call<'a> {
             lengths: self.args.lengths,
             out: self.reduced,
         };
-        reduce.record(plan)?;
+        reduce.record(self.wgpu, plan)?;
         self.branches(plan)?;
         let parts = self.parts()?;
         for part in &parts {

@@ -11,7 +11,7 @@ use crate::dtype::DType;
 use crate::error::Error;
 use crate::layout::HasLayout as _;
 pub(crate) use product::Product;
-use strategy::Recurrence;
+use strategy::{Recurrence, Tile};
 
 /// Two states of each text in a tensor of more: `[.., B, h]` from outer index `first` on.
 #[derive(Clone, Copy)]
@@ -76,14 +76,20 @@ impl<'a> Layer<'a> {
             let count = most.min(batch - first);
             let part = Part { first, count, scratch: memory.elements(0, head + count * row)? };
             if steps > 0 {
-                self.input(plan, &part, head)?;
+                self.input(wgpu, plan, &part, head)?;
             }
             self.recurrence(wgpu, plan, &part, head)?;
         }
         Ok(())
     }
 
-    fn input(&self, plan: &mut PlanBuilder<'a>, part: &Part<'a>, head: usize) -> Result<(), Error> {
+    fn input(
+        &self,
+        wgpu: &Wgpu,
+        plan: &mut PlanBuilder<'a>,
+        part: &Part<'a>,
+        head: usize,
+    ) -> Result<(), Error> {
         let extent = &self.extent;
         let [forward, reverse] = &self.weights;
         let bindings = gru_input::Bindings {
@@ -97,25 +103,24 @@ impl<'a> Layer<'a> {
                 .map_or(Ok(Bound::ABSENT), |lengths| lengths.elements(part.first, part.count))?,
             scratch: part.scratch,
         };
+        let tile = Tile::of(wgpu.capabilities());
         let constants = gru_input::Constants {
             input: dtype_code(extent.activation),
             weight: dtype_code(extent.weight),
             ..gru_input::Constants::default()
         };
-        let (tokens, rows) = (part.count * extent.steps, 3 * extent.hidden);
-        let token_tiles = tokens.div_ceil(4 * constants.threads_m as usize);
-        let row_tiles = rows.div_ceil(4 * constants.threads_n as usize);
-        let workgroups = token_tiles as u64 * 2 * row_tiles as u64;
+        let rows = 3 * extent.hidden;
+        let [token_tiles, row_tiles] = tile.count(part.count * extent.steps, rows);
+        let workgroups = token_tiles as u64 * row_tiles as u64;
         let parameters = gru_input::Parameters {
             batch: part.count as u32,
             steps: extent.steps as u32,
             features: extent.features as u32,
             outputs: rows as u32,
-            directions: 2,
             token_tiles: token_tiles as u32,
-            row_tiles: row_tiles as u32,
             workgroups: u32::try_from(workgroups).unwrap_or(u32::MAX),
             has_lengths: u32::from(self.lengths.is_some()),
+            stores_lengths: 1,
             has_bias_forward: u32::from(forward.bias_ih.is_some()),
             has_bias_reverse: u32::from(reverse.bias_ih.is_some()),
             x_start: bindings.x.start,
@@ -131,9 +136,14 @@ impl<'a> Layer<'a> {
             scratch_lengths_start: bindings.scratch.start,
             scratch_gates_start: bindings.scratch.start + head as u32,
         };
-        let shader = if self.is_inner { &gru_input::READ_WRITE } else { &gru_input::READ };
         let bindings = bindings.into_array();
-        plan.dispatch(shader, constants.values(), &parameters, bindings, workgroups)
+        plan.dispatch(
+            tile.shader(self.is_inner),
+            constants.values(),
+            &parameters,
+            bindings,
+            workgroups,
+        )
     }
 
     fn recurrence(
@@ -160,19 +170,20 @@ impl<'a> Layer<'a> {
         };
         let recurrence = Recurrence::of(extent.hidden, wgpu.capabilities());
         let constants = gru_recurrence::Constants {
-            threads: recurrence.threads,
-            parts: recurrence.parts,
-            state: recurrence.state,
             weight: dtype_code(extent.weight),
             initial: dtype_code(states_dtype(self.initial)),
             out: dtype_code(self.out.layout().dtype()),
             last: dtype_code(states_dtype(self.last)),
+            ..recurrence.constants()
         };
-        let parameters = self.recurrence_parameters(part, head, &bindings);
+        let workgroups = 2 * part.count.div_ceil(recurrence.rows as usize);
+        let parameters = gru_recurrence::Parameters {
+            workgroups: workgroups as u32,
+            ..self.recurrence_parameters(part, head, &bindings)
+        };
         let bindings = bindings.into_array();
-        let workgroups = 2 * part.count as u64;
         let shader = recurrence.shader(self.initial.is_some_and(|states| states.is_inner));
-        plan.dispatch(shader, constants.values(), &parameters, bindings, workgroups)
+        plan.dispatch(shader, constants.values(), &parameters, bindings, workgroups as u64)
     }
 
     fn recurrence_parameters(
@@ -193,7 +204,8 @@ impl<'a> Layer<'a> {
         gru_recurrence::Parameters {
             steps: extent.steps as u32,
             hidden: extent.hidden as u32,
-            workgroups: 2 * part.count as u32,
+            workgroups: 0,
+            batch: part.count as u32,
             has_bias_forward: u32::from(forward.bias_hh.is_some()),
             has_bias_reverse: u32::from(reverse.bias_hh.is_some()),
             has_initial: u32::from(self.initial.is_some()),
