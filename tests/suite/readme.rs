@@ -180,16 +180,17 @@ fn write_results(text: &mut String, file: &Path, report: &Value) {
     text.push('\n');
 }
 
-/// One line a shape, one column a number of rows: how many times as long candle takes.
+/// One line a shape, one column a number of rows: how many times as long candle takes, then burn.
 fn write_peers(text: &mut String, file: &Path, report: &Value) {
     let device = file.parent().and_then(Path::file_name).unwrap().to_string_lossy();
     let (instructions, date) = (&report["instructions"], file.file_stem().unwrap());
     writeln!(
         text,
-        "**{device}** ({}), {}, candle-core {}:\n",
+        "**{device}** ({}), {}, candle-core {}, burn {}:\n",
         instructions.as_str().unwrap(),
         date.to_string_lossy(),
         report["candle_core"].as_str().unwrap(),
+        report["burn"].as_str().unwrap(),
     )
     .unwrap();
     let results = report["results"].as_array().unwrap();
@@ -213,9 +214,11 @@ fn write_peers_table(text: &mut String, columns: &str, unit: &str, results: &[&V
         let cells: Vec<String> = group
             .iter()
             .map(|result| {
-                let seconds = |name: &str| result[name].as_f64().unwrap();
-                let (ours, theirs) = (seconds("siluette_seconds"), seconds("candle_seconds"));
-                format!("{:.2} ms, {:.1}x |", ours * 1e3, theirs / ours)
+                let ours = result["siluette_seconds"].as_f64().unwrap();
+                let theirs = ["candle_seconds", "burn_seconds"].map(|name| result[name].as_f64());
+                let ratios = theirs.into_iter().flatten();
+                let ratios: Vec<String> = ratios.map(|it| format!("{:.1}x", it / ours)).collect();
+                format!("{:.2} ms, {} |", ours * 1e3, ratios.join(" / "))
             })
             .collect();
         let first = group[0];

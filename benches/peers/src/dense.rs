@@ -30,14 +30,9 @@ pub fn measure<T: Float + WithDType>(layers: &Layers<T>, rows: usize) -> Result<
 
     ours(0, &mut out)?;
     check_equal(&out, &theirs(0)?)?;
-    in_turns(
-        layers.all.len(),
-        |layer| ours(layer, &mut out),
-        |layer| {
-            black_box(theirs(layer)?);
-            Ok(())
-        },
-    )
+    let mut ours = |layer| ours(layer, &mut out);
+    let mut theirs = |layer| Ok(drop(black_box(theirs(layer)?)));
+    in_turns(layers.all.len(), vec![("siluette", &mut ours), ("candle", &mut theirs)])
 }
 
 pub fn candle_mlp<T>(x: &Tensor, layer: &Layer<T>) -> candle_core::Result<Tensor> {

@@ -8,18 +8,20 @@ use candle_nn::rnn::{GRU, GRUConfig, RNN as _, gru};
 use siluette::arguments::Repeated;
 use siluette::{BiGru, BiGruArgs, Cpu, DType, TensorMut, TensorRef, Workspace};
 
-use crate::measure::{Failure, Medians, check_equal, in_turns};
+use crate::burn_gru::BurnGru;
+use crate::measure::{Failure, Medians, check_equal, check_near, in_turns};
 use crate::weights::Random;
 
 const TEXTS: usize = 32;
 
-/// Both directions' weights, for siluette and for candle.
+/// Both directions' weights, for siluette, for candle and for burn.
 pub struct Gru {
     input: usize,
     hidden: usize,
     /// Of each direction: of the input, of the state, and their biases.
     weights: [[Vec<f32>; 4]; 2],
     candle: [GRU; 2],
+    burn: BurnGru,
 }
 
 impl Gru {
@@ -43,7 +45,8 @@ impl Gru {
             gru(input, hidden, GRUConfig::default(), builder)
         };
         let candle = [direction(&weights[0])?, direction(&weights[1])?];
-        Ok(Gru { input, hidden, weights, candle })
+        let burn = BurnGru::new(input, hidden, &weights);
+        Ok(Gru { input, hidden, weights, candle, burn })
     }
 
     /// Candle has one direction: the other reads a reversed copy, and its states are reversed again.
@@ -90,5 +93,14 @@ pub fn measure(gru: &Gru, tokens: usize) -> Result<Medians, Failure> {
     };
     ours(&mut out)?;
     check_equal(&out, &gru.candle(&candle_x, &reversed)?)?;
-    in_turns(1, |_| ours(&mut out), |_| Ok(drop(gru.candle(&candle_x, &reversed)?)))
+    let burn_x = gru.burn.input(&x, [TEXTS, tokens, input]);
+    check_near(&out, &gru.burn.values(&burn_x)?)?;
+    in_turns(
+        1,
+        vec![
+            ("siluette", &mut |_| ours(&mut out)),
+            ("candle", &mut |_| Ok(drop(gru.candle(&candle_x, &reversed)?))),
+            ("burn", &mut |_| Ok(drop(gru.burn.run(&burn_x)))),
+        ],
+    )
 }

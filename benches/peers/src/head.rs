@@ -49,15 +49,10 @@ pub fn measure<T: Float + WithDType>(heads: &Heads<T>, rows: usize) -> Result<Me
 
     ours(0, &mut tokens)?;
     check_tokens(&tokens, &logits(0)?)?;
-    in_turns(
-        all.len(),
-        |head| ours(head, &mut tokens),
-        |head| {
-            // To the host, where both are needed.
-            logits(head)?.argmax(D::Minus1)?.to_vec1::<u32>()?;
-            Ok(())
-        },
-    )
+    let mut ours = |head| ours(head, &mut tokens);
+    // To the host, where both are needed.
+    let mut theirs = |head| Ok(drop(logits(head)?.argmax(D::Minus1)?.to_vec1::<u32>()?));
+    in_turns(all.len(), vec![("siluette", &mut ours), ("candle", &mut theirs)])
 }
 
 /// That our tokens are candle's best, up to the rounding of its logits.

@@ -9,8 +9,10 @@
 //! machine for a moment slows all alike. candle composes `matmul`, `silu` and `mul`, as its models do. Threads:
 //! rayon's default for both. The pruned block reads and writes half of the features (DISP-LLM): siluette gathers and
 //! scatters inside the block, candle by `index_select` and `index_add` around it. Of the head both give the best token,
-//! candle by `matmul` and `argmax`. The GRU reads 32 texts; candle's has one direction and runs twice.
+//! candle by `matmul` and `argmax`. The GRU reads 32 texts; candle's has one direction and runs twice; burn's, on its
+//! `flex` backend, has two.
 
+mod burn_gru;
 mod dense;
 mod gru;
 mod head;
@@ -46,8 +48,8 @@ fn main() -> Result<(), Failure> {
     let file = arguments.next().map(PathBuf::from);
     let only = arguments.next();
     let is_wanted = |op: &str| only.as_deref().is_none_or(|only| only == op);
-    println!("| operation | dtype | shape | rows | siluette | candle | candle / siluette |");
-    println!("|---|---|---|---:|---:|---:|---:|");
+    println!("| operation | dtype | shape | rows | siluette, ms | others: ms, times ours |");
+    println!("|---|---|---|---:|---:|---|");
     let mut results = Vec::new();
     for (hidden, ffn) in SHAPES.into_iter().filter(|_| is_wanted("gated_mlp")) {
         results.extend(dense::<bf16>(hidden, ffn)?);
@@ -90,6 +92,7 @@ fn write(
     let report = json!({
         "instructions": siluette::Cpu::new().name(),
         "candle_core": "0.11",
+        "burn": "0.21",
         "results": all,
     });
     Ok(std::fs::write(file, format!("{report:#}\n"))?)
@@ -123,22 +126,28 @@ fn compare<T: Float>(
     let [(_, width), (_, height)] = shape;
     rows.iter()
         .map(|&rows| {
-            let Medians { siluette, candle } = measure(rows)?;
+            let medians = measure(rows)?;
+            let (_, ours) = medians[0];
+            let others: Vec<String> = medians[1..]
+                .iter()
+                .map(|(name, theirs)| format!("{name} {:.3}, {:.1}x", theirs * 1e3, theirs / ours))
+                .collect();
             println!(
-                "| {op} | {dtype} | {width}/{height} | {rows} | {:.3} ms | {:.3} ms | {:.1} |",
-                siluette * 1e3,
-                candle * 1e3,
-                candle / siluette
+                "| {op} | {dtype} | {width}/{height} | {rows} | {:.3} | {} |",
+                ours * 1e3,
+                others.join("; ")
             );
-            Ok(json!({
+            let mut result = json!({
                 "op": op,
                 "dtype": dtype.name(),
                 (shape[0].0): shape[0].1,
                 (shape[1].0): shape[1].1,
                 "rows": rows,
-                "siluette_seconds": siluette,
-                "candle_seconds": candle,
-            }))
+            });
+            for (name, seconds) in medians {
+                result[format!("{name}_seconds")] = seconds.into();
+            }
+            Ok(result)
         })
         .collect()
 }

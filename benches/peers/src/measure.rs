@@ -12,44 +12,45 @@ const MOST_ROUNDS: usize = 200;
 /// Results may differ by candle's roundings of each step, relative to the largest.
 const LARGEST_DIFFERENCE: f32 = 0.05;
 
-/// Seconds of one call.
-pub struct Medians {
-    pub siluette: f64,
-    pub candle: f64,
-}
-
 pub type Failure = Box<dyn std::error::Error>;
 
-/// Runs both on the layers of their own turns, of `layers` in all.
-pub fn in_turns(
-    layers: usize,
-    mut ours: impl FnMut(usize) -> Result<(), Failure>,
-    mut theirs: impl FnMut(usize) -> Result<(), Failure>,
-) -> Result<Medians, Failure> {
-    let seconds = |run: &mut dyn FnMut(usize) -> Result<(), Failure>, layer| {
-        let start = Instant::now();
-        run(layer)?;
-        Ok::<f64, Failure>(start.elapsed().as_secs_f64())
-    };
-    let (mut siluette, mut candle) = (Vec::new(), Vec::new());
+/// Who it is, and how it runs on a layer of that number.
+pub type Contestant<'a> = (&'static str, &'a mut dyn FnMut(usize) -> Result<(), Failure>);
+
+/// Seconds of one call, by contestant: siluette first, then candle, then others.
+pub type Medians = Vec<(&'static str, f64)>;
+
+/// Runs all on the layers of their own turns, of `layers` in all.
+pub fn in_turns(layers: usize, mut contestants: Vec<Contestant<'_>>) -> Result<Medians, Failure> {
+    let count = contestants.len();
+    let mut seconds = vec![Vec::new(); count];
     let started = Instant::now();
     for round in 0..MOST_ROUNDS {
         if round >= FEWEST_ROUNDS && started.elapsed() >= SAMPLING {
             break;
         }
-        siluette.push(seconds(&mut ours, 2 * round % layers)?);
-        candle.push(seconds(&mut theirs, (2 * round + 1) % layers)?);
+        for (index, (_, run)) in contestants.iter_mut().enumerate() {
+            let start = Instant::now();
+            run((count * round + index) % layers)?;
+            seconds[index].push(start.elapsed().as_secs_f64());
+        }
     }
-    Ok(Medians { siluette: median(siluette), candle: median(candle) })
+    let names = contestants.iter().map(|(name, _)| *name);
+    Ok(names.zip(seconds.into_iter().map(median)).collect())
 }
 
 /// That both do the same work.
 pub fn check_equal<T: Float>(ours: &[T], theirs: &Tensor) -> Result<(), Failure> {
     let theirs = theirs.to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    check_near(ours, &theirs)
+}
+
+/// As [`check_equal`], of values.
+pub fn check_near<T: Float>(ours: &[T], theirs: &[f32]) -> Result<(), Failure> {
     let largest = theirs.iter().fold(0f32, |largest, value| largest.max(value.abs()));
     let worst = ours
         .iter()
-        .zip(&theirs)
+        .zip(theirs)
         .fold(0f32, |worst, (ours, theirs)| worst.max((ours.to_f32() - theirs).abs()));
     if worst <= LARGEST_DIFFERENCE * largest {
         return Ok(());

@@ -53,14 +53,9 @@ pub fn measure<T: Float + WithDType>(
 
     ours(0, &mut out)?;
     check_equal(&out, &theirs(0)?)?;
-    in_turns(
-        layers.all.len(),
-        |layer| ours(layer, &mut out),
-        |layer| {
-            black_box(theirs(layer)?);
-            Ok(())
-        },
-    )
+    let mut ours = |layer| ours(layer, &mut out);
+    let mut theirs = |layer| Ok(drop(black_box(theirs(layer)?)));
+    in_turns(layers.all.len(), vec![("siluette", &mut ours), ("candle", &mut theirs)])
 }
 
 fn mask(features: usize, keep: impl Fn(usize) -> bool) -> Vec<u8> {
