@@ -79,7 +79,7 @@ impl Config {
             is_tied: value["tie_word_embeddings"].as_bool().unwrap_or(false),
             stop_ids: stop_ids(&value["eos_token_id"]),
         };
-        if config.heads % config.key_value_heads != 0 || config.head % 2 != 0 {
+        if !config.heads.is_multiple_of(config.key_value_heads) || !config.head.is_multiple_of(2) {
             let Config { heads, key_value_heads, head, .. } = config;
             return Err(format!("{heads} heads of {head} features cannot share {key_value_heads}"));
         }

@@ -27,7 +27,7 @@ impl Wgpu {
     ///
     /// A device that binds fewer than 11 storage buffers a shader takes one dispatch more, which prepares the rows, and
     /// another one for more than six results; [`Wgpu::open`] asks for what the adapter has. So does a software device, see
-    /// [`WgpuDispatch::buffers`](crate::backend::wgpu::WgpuDispatch::buffers). A weight that exceeds the largest binding
+    /// [`WgpuDispatch::few_buffers`](crate::backend::wgpu::WgpuDispatch::few_buffers). A weight that exceeds the largest binding
     /// takes a pass for each part. Rows are prepared, too, if an output shares a buffer with an input.
     ///
     /// # Errors
