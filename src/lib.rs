@@ -49,6 +49,7 @@
 //! | `cuda` | the CUDA backend | | an NVIDIA driver; NVRTC, unless kernels were compiled ahead of time |
 //! | `wgpu` | the WebGPU backend | | a Vulkan, Metal or DX12 adapter |
 //! | `candle` | any operation on `candle_core::Tensor`s | | |
+//! | `candle-cuda` | the same on a GPU | CUDA toolkit, for candle | NVIDIA driver |
 //! | `safetensors` | files of index sets and of trained modules | | |
 //! | `cli` | the tool `siluette`, with every backend | | |
 #![cfg_attr(docsrs, feature(doc_cfg))]

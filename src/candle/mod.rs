@@ -25,8 +25,17 @@
 //! - Nothing is recorded for a backward pass: these are operations of inference.
 //! - Errors are this crate's, inside [`candle_core::Error::Wrapped`], around which candle may put a backtrace.
 //!
+//! Tensors lie in host memory or, with the feature `candle-cuda`, on a GPU, where operations are enqueued on the stream of
+//! candle's device. For that feature candle compiles kernels of its own, which takes a CUDA toolkit.
+//!
+//! Called from a thread of rayon's pool (`rayon::scope(|_| generate())`), operations on the CPU start at once; from any
+//! other, each wakes a thread of the pool first and waits for it: tens of microseconds, several times that on virtual
+//! machines.
+//!
 //! Rows are tokens: flatten `[batch, tokens, features]` with `flatten(0, 1)`, which copies nothing.
 
+#[cfg(feature = "candle-cuda")]
+mod cuda;
 mod storage;
 
 use std::sync::{Mutex, PoisonError};
@@ -80,13 +89,21 @@ impl Output {
     }
 }
 
+/// An operation's arguments as they are given.
+type Inputs = [(&'static ArgumentInfo, Tensor)];
+type Outputs = [(&'static ArgumentInfo, Output)];
+/// By the arguments' names.
+type Results = Vec<(&'static str, Tensor)>;
+
 /// Runs operations on candle's tensors.
 ///
-/// Keeps the scratch memory of the largest operation that it has run; runs take turns on it.
+/// Keeps the scratch memory of the largest operation that it has run on a device; runs there take turns on it.
 #[derive(Debug, Default)]
 pub struct Runner {
     cpu: Cpu,
     workspace: Mutex<Workspace>,
+    #[cfg(feature = "candle-cuda")]
+    gpus: cuda::Gpus,
 }
 
 impl Runner {
@@ -97,14 +114,16 @@ impl Runner {
 
     /// On a given CPU context: another thread pool or instruction set.
     pub fn with_cpu(cpu: Cpu) -> Runner {
-        Runner { cpu, workspace: Mutex::default() }
+        Runner { cpu, ..Runner::default() }
     }
 
-    /// Runs an operation; results stand in the outputs' places of the struct that is returned.
+    /// Runs an operation where its inputs are; results stand in the outputs' places of the struct that is returned.
+    ///
+    /// On a GPU the operation is enqueued on the stream of candle's device, and nothing waits for it.
     ///
     /// # Errors
-    /// Those of the operation, [`Error::Unsupported`] for tensors that are not in host memory, and those of copying
-    /// tensors with strides that the operation refuses.
+    /// Those of the operation, [`Error::Unsupported`] for tensors that are elsewhere than in host memory (with the feature
+    /// `candle-cuda`, or on one GPU), and those of copying tensors with strides that the operation refuses.
     pub fn run<O: Operation>(
         &self,
         op: &O,
@@ -116,33 +135,42 @@ impl Runner {
             |info, output| outputs.push((info, output)),
         );
         fit::<O>(op, &mut inputs, &outputs)?;
-        let mut results = new_storages::<O>(&outputs)?;
-        self.run_on_host(op, &inputs, &mut results)?;
-        let mut tensors = Vec::with_capacity(results.len());
-        for (info, result) in results {
-            tensors.push((info.name, result.into_tensor()));
-        }
+        let mut results = self.run_where_it_is(op, &inputs, &outputs)?;
         let mut take = |name| {
-            let place = tensors.iter().position(|(other, _)| *other == name)?;
-            Some(tensors.swap_remove(place).1)
+            let place = results.iter().position(|(other, _)| *other == name)?;
+            Some(results.swap_remove(place).1)
         };
         Ok(O::Args::collect(O::NAME, |_| Ok(Some(())), |info| Ok(take(info.name)))?)
+    }
+
+    fn run_where_it_is<O: Operation>(
+        &self,
+        op: &O,
+        inputs: &Inputs,
+        outputs: &Outputs,
+    ) -> candle_core::Result<Results> {
+        #[cfg(feature = "candle-cuda")]
+        if let Some(Device::Cuda(device)) = inputs.first().map(|(_, tensor)| tensor.device()) {
+            return self.gpus.run(op, device, inputs, outputs);
+        }
+        self.run_on_host(op, inputs, outputs)
     }
 
     fn run_on_host<O: Operation>(
         &self,
         op: &O,
-        inputs: &[(&'static ArgumentInfo, Tensor)],
-        results: &mut [(&'static ArgumentInfo, NewStorage)],
-    ) -> Result<(), Error> {
+        inputs: &Inputs,
+        outputs: &Outputs,
+    ) -> candle_core::Result<Results> {
         let guards: Vec<_> =
-            inputs.iter().map(|(info, tensor)| (*info, tensor.storage_and_layout())).collect();
+            inputs.iter().map(|(info, tensor)| (info.name, tensor.storage_and_layout())).collect();
         let mut views = Vec::with_capacity(guards.len());
-        for (info, (storage, layout)) in &guards {
-            views.push((info.name, storage::view(O::NAME, info.name, storage, layout)?));
+        for (name, (storage, layout)) in &guards {
+            views.push((*name, storage::view(O::NAME, name, storage, layout)?));
         }
+        let mut results = new_storages::<O>(outputs)?;
         let mut outputs = Vec::with_capacity(results.len());
-        for (info, result) in results {
+        for (info, result) in &mut results {
             outputs.push((info.name, result.view_mut()?));
         }
         let mut take = |name| {
@@ -156,7 +184,8 @@ impl Runner {
         )?;
         // Scratch memory holds nothing between runs, so that one that panicked left nothing broken.
         let mut workspace = self.workspace.lock().unwrap_or_else(PoisonError::into_inner);
-        op.run_cpu(&self.cpu, args, &mut workspace)
+        op.run_cpu(&self.cpu, args, &mut workspace)?;
+        Ok(results.into_iter().map(|(info, result)| (info.name, result.into_tensor())).collect())
     }
 }
 
@@ -164,7 +193,7 @@ impl Runner {
 fn fit<O: Operation>(
     op: &O,
     inputs: &mut [(&'static ArgumentInfo, Tensor)],
-    outputs: &[(&'static ArgumentInfo, Output)],
+    outputs: &Outputs,
 ) -> candle_core::Result<()> {
     loop {
         let refused = match validate::<O>(op, inputs, outputs) {
@@ -182,11 +211,7 @@ fn fit<O: Operation>(
     }
 }
 
-fn validate<O: Operation>(
-    op: &O,
-    inputs: &[(&'static ArgumentInfo, Tensor)],
-    outputs: &[(&'static ArgumentInfo, Output)],
-) -> Result<(), Error> {
+fn validate<O: Operation>(op: &O, inputs: &Inputs, outputs: &Outputs) -> Result<(), Error> {
     let input = |info: &ArgumentInfo| {
         let found = inputs.iter().find(|(other, _)| other.name == info.name);
         found.map(|(_, tensor)| layout_of(tensor)).transpose()
@@ -199,7 +224,7 @@ fn validate<O: Operation>(
 }
 
 fn new_storages<O: Operation>(
-    outputs: &[(&'static ArgumentInfo, Output)],
+    outputs: &Outputs,
 ) -> candle_core::Result<Vec<(&'static ArgumentInfo, NewStorage)>> {
     let mut storages = Vec::with_capacity(outputs.len());
     for (info, output) in outputs {

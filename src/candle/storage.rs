@@ -38,7 +38,7 @@ impl From<DType> for candle_core::DType {
     }
 }
 
-fn unknown(dtype: candle_core::DType) -> Error {
+pub(super) fn unknown(dtype: candle_core::DType) -> Error {
     Error::argument(
         "candle",
         "tensor",

@@ -11,12 +11,12 @@ use siluette::{
     VerifyGreedyArgs,
 };
 
-type Outcome = Result<(), Box<dyn std::error::Error>>;
+pub type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 const EPS: f32 = 1e-5;
 
 /// Values that look random, within half of 1.
-fn tensor(shape: &[usize], seed: u64) -> Tensor {
+pub fn tensor(shape: &[usize], seed: u64) -> Tensor {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let values: Vec<f32> = (0..shape.iter().product::<usize>())
         .map(|_| {
@@ -29,20 +29,20 @@ fn tensor(shape: &[usize], seed: u64) -> Tensor {
     Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
 }
 
-fn integers(values: &[i32]) -> Tensor {
+pub fn integers(values: &[i32]) -> Tensor {
     Tensor::from_slice(values, values.len(), &Device::Cpu).unwrap()
 }
 
-fn indices(values: &[u32]) -> Tensor {
+pub fn indices(values: &[u32]) -> Tensor {
     Tensor::from_slice(values, values.len(), &Device::Cpu).unwrap()
 }
 
-fn output(shape: &[usize]) -> Output {
+pub fn output(shape: &[usize]) -> Output {
     Output::new(CandleType::F32, shape).unwrap()
 }
 
 #[track_caller]
-fn assert_near(got: &Tensor, expected: &Tensor, tolerance: f32) {
+pub fn assert_near(got: &Tensor, expected: &Tensor, tolerance: f32) {
     assert_eq!(got.dims(), expected.dims());
     let values = |tensor: &Tensor| {
         tensor.to_dtype(CandleType::F32).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()

@@ -4,6 +4,8 @@ mod bad_input;
 mod bigru;
 #[cfg(feature = "candle")]
 mod candle;
+#[cfg(feature = "candle-cuda")]
+mod candle_cuda;
 mod conformance;
 #[cfg(feature = "cuda")]
 mod cuda_capture;
