@@ -7,10 +7,10 @@
 //! Weights of several layers, more than twice the last-level cache together, take turns, as in a model. In each
 //! round every contestant runs once on a layer of its own turn; medians are reported, so that what slows the
 //! machine for a moment slows all alike. candle composes `matmul`, `silu` and `mul`, as its models do. Threads:
-//! rayon's default for both. The pruned block reads and writes half of the features (DISP-LLM): siluette gathers and
-//! scatters inside the block, candle by `index_select` and `index_add` around it. Of the head both give the best token,
-//! candle by `matmul` and `argmax`. The GRU reads 32 texts; candle's has one direction and runs twice; burn's, on its
-//! `flex` backend, has two.
+//! rayon's default for all, each pinned to a core. The pruned block reads and writes half of the features (DISP-LLM):
+//! siluette gathers and scatters inside the block, candle by `index_select` and `index_add` around it. Of the head both give
+//! the best token, candle by `matmul` and `argmax`. The GRU reads 32 texts; candle's has one direction and runs twice;
+//! burn's, on its `flex` backend, has two.
 
 mod burn_gru;
 mod dense;
@@ -43,7 +43,20 @@ const HEAD_ROWS: [usize; 3] = [1, 4, 8];
 const GRUS: [(usize, usize); 3] = [(300, 50), (300, 150), (300, 300)];
 const GRU_TOKENS: [usize; 2] = [32, 64];
 
+/// Gives each of rayon's threads, which all contestants share, a core of its own: bursts of a few milliseconds are too
+/// short for some kernels to move one away from another.
+fn pin_threads() -> Result<(), Failure> {
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    let pin = move |index: usize| {
+        if let Some(core) = cores.get(index) {
+            core_affinity::set_for_current(*core);
+        }
+    };
+    Ok(rayon::ThreadPoolBuilder::new().start_handler(pin).build_global()?)
+}
+
 fn main() -> Result<(), Failure> {
+    pin_threads()?;
     let mut arguments = std::env::args().skip(1);
     let file = arguments.next().map(PathBuf::from);
     let only = arguments.next();

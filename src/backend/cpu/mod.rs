@@ -32,6 +32,10 @@ pub use workspace::Workspace;
 use crate::error::{Backend, Error};
 
 /// The CPU: a thread pool to run on and the instructions to use.
+///
+/// Operations that are called on a thread of the pool (`rayon::scope(|_| generate())`) start there at once. Elsewhere each
+/// one that uses several threads first wakes a thread of the pool and waits for it, which takes tens of microseconds and on
+/// virtual machines several times that: as much as a small layer.
 #[derive(Clone, Debug)]
 pub struct Cpu {
     pool: Option<Arc<rayon::ThreadPool>>,
