@@ -182,7 +182,7 @@ fn assert_refused(arguments: &[&str], expected: &str) {
 
 #[test]
 fn mistakes_in_a_models_folder_are_named() {
-    let cases: [(tempfile::TempDir, &str); 13] = [
+    let cases: [(tempfile::TempDir, &str); 15] = [
         (changed("config.json", |_| None), "config.json: No such file"),
         (changed("config.json", |_| Some(b"{".to_vec())), "config.json: EOF"),
         (with_config(|config| config["model_type"] = "gpt2".into()), "model_type is \"gpt2\""),
@@ -199,6 +199,16 @@ fn mistakes_in_a_models_folder_are_named() {
         (with_config(|config| config["intermediate_size"] = 700.into()), "has shape [704, 192]"),
         (with_config(|config| config["num_hidden_layers"] = 9.into()), "model.layers.8."),
         (with_config(|config| config["vocab_size"] = 4000.into()), "4096 tokens"),
+        (
+            with_config(|config| {
+                config["rope_parameters"] = serde_json::json!({ "rope_type": "yarn" });
+            }),
+            "rope_scaling is \"yarn\"",
+        ),
+        (
+            with_config(|config| config["head_dim"] = (1u64 << 40).into()),
+            "head_dim is 1099511627776",
+        ),
         (changed("model.safetensors", |_| None), "no model*.safetensors"),
         (changed("model.safetensors", |bytes| Some(bytes[..9000].to_vec())), "model.safetensors: "),
         (changed("tokenizer.json", |_| None), "tokenizer.json: "),
@@ -207,6 +217,19 @@ fn mistakes_in_a_models_folder_are_named() {
         assert_refused(&["--model", folder.path().to_str().unwrap()], expected);
     }
     assert_refused(&["--model", "/nowhere"], "/nowhere/config.json");
+}
+
+#[test]
+fn theta_is_read_from_either_place() {
+    let theta =
+        |change: fn(&mut Value)| Config::load(with_config(change).path()).unwrap().rope_theta;
+    assert_eq!(theta(|config| config["rope_theta"] = 5000.into()), 5000.0);
+    let newer = |config: &mut Value| {
+        config["rope_theta"] = Value::Null;
+        config["rope_parameters"] =
+            serde_json::json!({ "rope_theta": 7000, "rope_type": "default" });
+    };
+    assert_eq!(theta(newer), 7000.0);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use siluette::{
     Workspace, registry,
 };
 
-use crate::support::{assert_refused, open};
+use crate::support::{assert_refused, assert_texts_are_checked, open};
 
 fn float(shape: &[usize]) -> Layout {
     Layout::contiguous(DType::F32, shape).unwrap()
@@ -335,13 +335,5 @@ fn run_ones(out_shape: &[usize], lengths: &[i32], on_cpu: bool) -> Result<(), Er
 
 #[test]
 fn what_does_not_fit_is_named_and_nothing_is_written() {
-    for on_cpu in [true, false] {
-        run_ones(&[2, 3, 2], &[3, 1], on_cpu).unwrap();
-        assert_refused(run_ones(&[3, 2, 2], &[2, 2], on_cpu), "out", Problem::Shape);
-        for (lengths, text) in [([0, 4], "4 for text 1"), ([-1, 9], "-1 for text 0")] {
-            let error = run_ones(&[2, 3, 2], &lengths, on_cpu).unwrap_err();
-            assert!(error.to_string().contains(text), "{error}");
-            assert_refused(Err::<(), _>(error), "lengths", Problem::Value);
-        }
-    }
+    assert_texts_are_checked(run_ones);
 }

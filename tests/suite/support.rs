@@ -34,6 +34,20 @@ pub fn assert_refused<T: std::fmt::Debug>(result: Result<T, Error>, name: &str, 
     }
 }
 
+/// That shapes and lengths are checked by the CPU and by the reference. `run` takes the shape of `out`, the lengths of two
+/// texts of three tokens of two features, and whether the CPU computes.
+pub fn assert_texts_are_checked(run: impl Fn(&[usize], &[i32], bool) -> Result<(), Error>) {
+    for on_cpu in [true, false] {
+        run(&[2, 3, 2], &[3, 1], on_cpu).unwrap();
+        assert_refused(run(&[3, 2, 2], &[2, 2], on_cpu), "out", Problem::Shape);
+        for (lengths, text) in [([0, 4], "4 for text 1"), ([-1, 9], "-1 for text 0")] {
+            let error = run(&[2, 3, 2], &lengths, on_cpu).unwrap_err();
+            assert!(error.to_string().contains(text), "{error}");
+            assert_refused(Err::<(), _>(error), "lengths", Problem::Value);
+        }
+    }
+}
+
 /// The CPU with every instruction set, and the GPUs that there are.
 pub fn devices() -> Vec<Device> {
     let cpus = InstructionSet::available()

@@ -58,6 +58,11 @@ impl Config {
             return Err(format!("hidden_act is \"{activation}\", expected \"silu\""));
         }
         let (hidden, heads) = (count(value, "hidden_size")?, count(value, "num_attention_heads")?);
+        // What newer files call it, with theta inside.
+        let rope = match &value["rope_parameters"] {
+            Value::Null => &value["rope_scaling"],
+            parameters => parameters,
+        };
         let config = Config {
             vocabulary: count(value, "vocab_size")?,
             hidden,
@@ -73,8 +78,10 @@ impl Config {
                 _ => count(value, "head_dim")?,
             },
             context: count(value, "max_position_embeddings")?,
-            rope_theta: number(value, "rope_theta").unwrap_or(10_000.0),
-            rope_scaling: rope_scaling(&value["rope_scaling"])?,
+            rope_theta: number(value, "rope_theta")
+                .or(number(rope, "rope_theta"))
+                .unwrap_or(10_000.0),
+            rope_scaling: rope_scaling(rope)?,
             norm_eps: number(value, "rms_norm_eps").unwrap_or(1e-6),
             is_tied: value["tie_word_embeddings"].as_bool().unwrap_or(false),
             stop_ids: stop_ids(&value["eos_token_id"]),
@@ -88,9 +95,11 @@ impl Config {
 }
 
 fn count(value: &Value, name: &str) -> Result<usize, String> {
+    // The product of two fits.
+    const MOST: u64 = i32::MAX as u64;
     match value[name].as_u64() {
-        Some(count) if count > 0 => Ok(count as usize),
-        _ => Err(format!("{name} is {}, expected a positive number", value[name])),
+        Some(count @ 1..=MOST) => Ok(count as usize),
+        _ => Err(format!("{name} is {}, expected 1 to {MOST}", value[name])),
     }
 }
 
