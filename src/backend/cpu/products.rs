@@ -4,7 +4,8 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use super::instructions::{Leaf, Supported, VectorJob, Vectors};
+use super::instructions::{InstructionSet, Leaf, Supported, VectorJob, Vectors};
+use super::product::TileProduct;
 use crate::dtype::{DType, Float};
 use crate::tensor::with_float;
 
@@ -57,6 +58,20 @@ pub(crate) trait Products<V: Vectors>: Copy + fmt::Debug + Send + Sync + 'static
         b: Self::Vector,
         sums: V::Vector,
     ) -> V::Vector;
+    /// Whether there are registers that hold tiles, of 16 rows of 16 groups, and products of them.
+    #[inline(always)]
+    fn has_tiles(self) -> bool {
+        false
+    }
+    /// Multiplies tiles of `streams` times 16 rows of weights with those of `vectors` times 16 rows of activations: one
+    /// with up to four, or two with up to two.
+    ///
+    /// # Safety
+    /// [`Products::has_tiles`]; `product` is as its fields say.
+    #[inline(always)]
+    unsafe fn multiply_tiles(self, _product: &mut TileProduct, _streams: usize, _vectors: usize) {
+        unreachable!("no tiles");
+    }
     /// A vector whose lane `i` holds lane `i` of each of the `GROUP` first `values`.
     ///
     /// # Safety
@@ -130,6 +145,11 @@ pub(crate) fn dispatch<J: ProductJob>(
     })
 }
 
+/// Whether [`dispatch`] finds [`Products::has_tiles`] for these types.
+pub(crate) fn has_tiles(supported: Supported, activation: DType, weight: DType) -> bool {
+    supported.get() == InstructionSet::Amx && (activation, weight) == (DType::BF16, DType::BF16)
+}
+
 struct WithProducts<J, W>(J, Widened<W>);
 
 impl<J: ProductJob, W: Float> VectorJob for WithProducts<J, W> {
@@ -144,21 +164,30 @@ mod pairs {
     use std::arch::x86_64::*;
 
     use super::Products;
+    use crate::backend::cpu::instructions::amx::{self, Amx};
     use crate::backend::cpu::instructions::avx512::{Avx512, round_to_upper_half};
     use crate::backend::cpu::instructions::{InstructionSet, Leaf, Supported};
+    use crate::backend::cpu::product::TileProduct;
     use crate::dtype::bf16;
 
     /// Pairs of bf16, whose two products are added to an f32 lane by one instruction.
     ///
     /// The products are exact; the instruction treats denormals as zero.
     #[derive(Clone, Copy, Debug)]
-    pub(crate) struct Bf16Pairs(());
+    pub(crate) struct Bf16Pairs {
+        tiles: Option<Amx>,
+    }
 
     impl Bf16Pairs {
         pub fn new(supported: Supported) -> Option<(Avx512, Bf16Pairs)> {
-            // SAFETY: `Supported` says that the machine has AVX-512 with BF16.
-            (supported.get() == InstructionSet::Avx512Bf16)
-                .then(|| (unsafe { Avx512::assume() }, Bf16Pairs(())))
+            // SAFETY: `Supported` says what the machine has; the last set includes the others.
+            let tiles = match supported.get() {
+                InstructionSet::Avx512Bf16 => None,
+                InstructionSet::Amx => Some(unsafe { Amx::assume() }),
+                _ => return None,
+            };
+            // SAFETY: likewise.
+            Some((unsafe { Avx512::assume() }, Bf16Pairs { tiles }))
         }
     }
 
@@ -205,6 +234,17 @@ mod pairs {
             unsafe {
                 let pairs = |bits| std::mem::transmute::<__m512i, __m512bh>(bits);
                 _mm512_dpbf16_ps(sums, pairs(a), pairs(b))
+            }
+        }
+        #[inline(always)]
+        fn has_tiles(self) -> bool {
+            self.tiles.is_some()
+        }
+        #[inline(always)]
+        unsafe fn multiply_tiles(self, product: &mut TileProduct, streams: usize, vectors: usize) {
+            if let Some(tiles) = self.tiles {
+                // SAFETY: the caller's promise.
+                unsafe { amx::multiply(tiles, product, streams, vectors) };
             }
         }
         #[inline(always)]

@@ -2,6 +2,8 @@
 #![allow(unsafe_code, reason = "vector instructions and unchecked loads and stores")]
 
 #[cfg(target_arch = "x86_64")]
+pub(super) mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx512;
@@ -28,16 +30,20 @@ pub enum InstructionSet {
     Avx512,
     /// [`InstructionSet::Avx512`] and products of bf16 pairs.
     Avx512Bf16,
+    /// [`InstructionSet::Avx512Bf16`] and products of tiles of bf16 (AMX). On Linux, asking whether the machine has it
+    /// asks the kernel for the process's permission to use it.
+    Amx,
 }
 
 impl InstructionSet {
     /// All sets, lesser ones first.
-    pub const ALL: [InstructionSet; 5] = [
+    pub const ALL: [InstructionSet; 6] = [
         InstructionSet::Portable,
         InstructionSet::Neon,
         InstructionSet::Avx2,
         InstructionSet::Avx512,
         InstructionSet::Avx512Bf16,
+        InstructionSet::Amx,
     ];
 
     /// The lower-case name.
@@ -48,6 +54,7 @@ impl InstructionSet {
             InstructionSet::Avx2 => "avx2",
             InstructionSet::Avx512 => "avx512",
             InstructionSet::Avx512Bf16 => "avx512_bf16",
+            InstructionSet::Amx => "amx",
         }
     }
 
@@ -73,8 +80,13 @@ impl InstructionSet {
             InstructionSet::Avx512Bf16 => {
                 InstructionSet::Avx512.is_available() && is_x86_feature_detected!("avx512bf16")
             }
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Amx => InstructionSet::Avx512Bf16.is_available() && amx::is_available(),
             #[cfg(not(target_arch = "x86_64"))]
-            InstructionSet::Avx2 | InstructionSet::Avx512 | InstructionSet::Avx512Bf16 => false,
+            InstructionSet::Avx2
+            | InstructionSet::Avx512
+            | InstructionSet::Avx512Bf16
+            | InstructionSet::Amx => false,
         }
     }
 
@@ -135,8 +147,8 @@ impl Supported {
             // SAFETY: as above.
             InstructionSet::Avx2 => job.run(unsafe { avx2::Avx2::assume() }),
             #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx512 | InstructionSet::Avx512Bf16 => {
-                // SAFETY: as above; `Avx512Bf16` includes `Avx512`.
+            InstructionSet::Avx512 | InstructionSet::Avx512Bf16 | InstructionSet::Amx => {
+                // SAFETY: as above; the others include `Avx512`.
                 job.run(unsafe { avx512::Avx512::assume() })
             }
             #[allow(unreachable_patterns, reason = "the sets of other architectures")]

@@ -2,6 +2,9 @@
 
 mod matrix;
 pub(crate) mod stream;
+mod stream_tiles;
+mod tile_product;
 pub(crate) mod tiles;
 
 pub(crate) use matrix::Matrix;
+pub(crate) use tile_product::{AHEAD_STEPS, TILE_BYTES, TILE_ROWS, TileProduct};

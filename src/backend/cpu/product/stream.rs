@@ -8,9 +8,12 @@
 
 use std::ops::Range;
 
-use super::Matrix;
-use crate::backend::cpu::instructions::{Leaf, Vectors};
+use super::{Matrix, TILE_ROWS, stream_tiles};
+use super::tiles::Packing;
+use crate::backend::cpu::instructions::{Leaf, MAX_LANES, Vectors};
+use crate::backend::cpu::parallel::Shared;
 use crate::backend::cpu::products::Products;
+use crate::dtype::Float;
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
@@ -20,26 +23,146 @@ const PREFETCH_DISTANCE: usize = 3072;
 /// Elements of the longest vector.
 const MAX_STEP: usize = 32;
 
-/// Rows of operands, each followed by zeros up to `stride`.
+/// Elements between rows of activations of so many columns: a line more than whole vectors need, since rows that are a
+/// power of two apart fall on few sets of the cache.
+pub(crate) const fn row_stride(columns: usize) -> usize {
+    columns.next_multiple_of(MAX_STEP) + MAX_STEP
+}
+
+/// How rows of activations lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arrangement {
+    /// [`row_stride`] apart, each followed by zeros up to the next.
+    Rows { rows: usize, columns: usize, stride: usize },
+    /// Side by side, for the registers that hold tiles.
+    Tiles(Packing),
+}
+
+impl Arrangement {
+    pub const fn rows(rows: usize, columns: usize) -> Arrangement {
+        Arrangement::Rows { rows, columns, stride: row_stride(columns) }
+    }
+
+    /// Tiles, or rows where there are no registers for tiles.
+    pub fn tiles<V: Vectors, P: Products<V>>(p: P, rows: usize, columns: usize) -> Arrangement {
+        match p.has_tiles() {
+            true => Arrangement::Tiles(Packing::new::<V, P>(p, rows, columns)),
+            false => Arrangement::rows(rows, columns),
+        }
+    }
+
+    /// Operands of [`Arrangement::Tiles`].
+    pub fn tile_operands(rows: usize, columns: usize) -> usize {
+        rows.next_multiple_of(TILE_ROWS) * columns.next_multiple_of(MAX_STEP)
+    }
+
+    /// Operands in all, padding included.
+    pub fn operands(&self) -> usize {
+        match self {
+            Arrangement::Rows { rows, stride, .. } => rows * stride,
+            Arrangement::Tiles(packing) => packing.operands(),
+        }
+    }
+
+    fn count(&self) -> usize {
+        match self {
+            Arrangement::Rows { rows, .. } => *rows,
+            Arrangement::Tiles(packing) => packing.rows(),
+        }
+    }
+
+    fn columns(&self) -> usize {
+        match self {
+            Arrangement::Rows { columns, .. } => *columns,
+            Arrangement::Tiles(packing) => packing.columns(),
+        }
+    }
+}
+
+/// Activations to be written, by several threads, each its own.
+pub(crate) struct ActivationsMut<'a, T> {
+    data: Shared<'a, T>,
+    arrangement: Arrangement,
+}
+
+// By hand, since `derive` would ask for elements that can be copied.
+impl<T> Clone for ActivationsMut<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for ActivationsMut<'_, T> {}
+
+impl<'a, T: Float> ActivationsMut<'a, T> {
+    pub fn new(data: &'a mut [T], arrangement: Arrangement) -> ActivationsMut<'a, T> {
+        assert!(data.len() >= arrangement.operands(), "too little room for activations");
+        ActivationsMut { data: Shared::new(data), arrangement }
+    }
+
+    /// Stores the columns from `column`, a multiple of the lanes, on: a vector, or what is left of the row and
+    /// zeros as far as kernels read them.
+    ///
+    /// # Safety
+    /// Nobody else uses these columns of the row at the same time.
+    #[inline(always)]
+    pub unsafe fn store<V: Vectors>(&self, v: V, vector: V::Vector, row: usize, column: usize) {
+        let columns = self.arrangement.columns();
+        let is_last = column + V::LANES >= columns;
+        let mut lanes = [T::zeroed(); MAX_LANES];
+        match self.arrangement {
+            Arrangement::Rows { stride, .. } => {
+                let end = if is_last { stride } else { column + V::LANES };
+                // SAFETY: the caller's promise.
+                let to = unsafe { self.data.slice(row * stride + column..row * stride + end) };
+                if !is_last {
+                    return v.store_slice(vector, to);
+                }
+                v.store_slice(vector, &mut lanes[..V::LANES]);
+                let count = columns - column;
+                to[..count].copy_from_slice(&lanes[..count]);
+                to[count..].fill(T::zeroed());
+            }
+            Arrangement::Tiles(packing) => {
+                v.store_slice(vector, &mut lanes[..V::LANES]);
+                let end = if is_last { packing.padded_columns() } else { column + V::LANES };
+                lanes[columns.saturating_sub(column).min(MAX_LANES)..].fill(T::zeroed());
+                for (pair, at) in (column..end).step_by(2).enumerate() {
+                    let values = lanes.get(2 * pair..2 * pair + 2);
+                    let place = packing.place(row, at);
+                    // SAFETY: the caller's promise.
+                    let to = unsafe { self.data.slice(place..place + 2) };
+                    to.copy_from_slice(values.unwrap_or(&[T::zeroed(); 2]));
+                }
+            }
+        }
+    }
+}
+
+/// Rows of activations.
 #[derive(Clone, Copy)]
 pub(crate) struct Activations<'a, T> {
     data: &'a [T],
-    rows: usize,
-    stride: usize,
+    arrangement: Arrangement,
 }
 
 impl<'a, T> Activations<'a, T> {
-    /// Elements between rows of `columns` elements: a line more than whole vectors need, since rows that
-    /// are a power of two apart fall on few sets of the cache.
-    pub const fn stride(columns: usize) -> usize {
-        columns.next_multiple_of(MAX_STEP) + MAX_STEP
+    pub fn new(data: &'a [T], arrangement: Arrangement) -> Activations<'a, T> {
+        assert!(data.len() >= arrangement.operands(), "too few activations");
+        Activations { data, arrangement }
     }
 
-    /// Rows of `columns` elements and zeros up to [`Activations::stride`].
-    pub fn new(data: &'a [T], rows: usize, columns: usize) -> Activations<'a, T> {
-        let stride = Activations::<T>::stride(columns);
-        assert!(data.len() >= rows * stride, "too few activations");
-        Activations { data, rows, stride }
+    /// How many there are.
+    fn rows(&self) -> usize {
+        self.arrangement.count()
+    }
+
+    /// Elements between rows, which are not tiles.
+    fn stride(&self) -> usize {
+        match self.arrangement {
+            Arrangement::Rows { stride, .. } => stride,
+            Arrangement::Tiles(_) => unreachable!("handled by products of tiles"),
+        }
     }
 }
 
@@ -58,9 +181,13 @@ impl<V: Vectors, P: Products<V>> Leaf for SumRows<'_, V, P> {
     /// Activations are met in batches of equal size, as many at once as registers can hold sums for.
     #[inline(always)]
     fn run(self) {
+        if let Arrangement::Tiles(packing) = self.activations.arrangement {
+            let activations = (packing, self.activations.data);
+            return stream_tiles::sum(self, activations);
+        }
         let [with_four, with_three] = V::STREAM_ROWS;
-        let passes = self.activations.rows.div_ceil(with_three).max(1);
-        match self.activations.rows.div_ceil(passes) {
+        let passes = self.activations.rows().div_ceil(with_three).max(1);
+        match self.activations.rows().div_ceil(passes) {
             0 => {}
             1 => self.sum::<4, 1>(),
             2 => self.sum::<4, 2>(),
@@ -82,6 +209,7 @@ impl<V: Vectors, P: Products<V>> SumRows<'_, V, P> {
     #[inline(always)]
     fn sum<const STREAMS: usize, const ROWS: usize>(self) {
         let SumRows { tokens, matrices, rows, activations, sums } = self;
+        let (count, stride) = (activations.rows(), activations.stride());
         let all_rows = matrices.len() * rows.len();
         let share = all_rows.div_ceil(STREAMS);
         for index in 0..share {
@@ -94,17 +222,17 @@ impl<V: Vectors, P: Products<V>> SumRows<'_, V, P> {
                     let matrix = usize::from(row >= rows.len());
                     let row = row - matrix * rows.len();
                     streams[stream] = matrices[matrix].row(rows.start + row);
-                    places[stream] = Some(matrix * activations.rows * rows.len() + row);
+                    places[stream] = Some(matrix * count * rows.len() + row);
                 }
             }
-            for first in (0..activations.rows).step_by(ROWS) {
+            for first in (0..count).step_by(ROWS) {
                 // The last batch may repeat rows of the one before, with the same result.
-                let first = first.min(activations.rows - ROWS);
+                let first = first.min(count - ROWS);
                 let strip = Strip::<V, P, Along, STREAMS> {
                     tokens,
                     weights: streams,
-                    operands: &activations.data[first * activations.stride..],
-                    stride: activations.stride,
+                    operands: &activations.data[first * stride..],
+                    stride,
                     // Later batches find the weights in the cache.
                     ahead: Along(first == 0),
                 };
@@ -136,6 +264,7 @@ impl<V: Vectors, P: Products<V>> Leaf for SumSelected<'_, V, P> {
     #[inline(always)]
     fn run(self) {
         let SumSelected { tokens, matrix, rows, activations, row, sums } = self;
+        let stride = activations.stride();
         let mut left = rows;
         for sums in sums[..rows.len()].chunks_mut(4) {
             let (four, next) = left.split_at(sums.len());
@@ -147,8 +276,8 @@ impl<V: Vectors, P: Products<V>> Leaf for SumSelected<'_, V, P> {
             let strip = Strip::<V, P, NextRows<P::Weight, 4>, 4> {
                 tokens,
                 weights: std::array::from_fn(|index| stream(four, index)),
-                operands: &activations.data[row * activations.stride..],
-                stride: activations.stride,
+                operands: &activations.data[row * stride..],
+                stride,
                 ahead: NextRows(std::array::from_fn(|index| stream(next, index).as_ptr())),
             };
             let [totals] = strip.sum_rows::<1>();

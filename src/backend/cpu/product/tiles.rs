@@ -9,15 +9,15 @@
 
 use std::ops::Range;
 
-use super::Matrix;
+use super::{Matrix, TILE_BYTES, TILE_ROWS, TileProduct};
 use crate::backend::cpu::instructions::{Leaf, Vectors};
 use crate::backend::cpu::products::Products;
 
-/// Every tile's number of weight rows divides it.
-pub(crate) const ROW_UNIT: usize = 24;
+/// Every tile's number of weight rows divides it: 6, 8, 12, 16 or 24.
+pub(crate) const ROW_UNIT: usize = 48;
 /// Weight rows, of all matrices together, in a block: 192 rows of sums for 512 activations are 400 KB, and
 /// their panel 110 KB, which leaves room in a second-level cache of 1 MB.
-const MAX_BLOCK_ROWS: usize = 8 * ROW_UNIT;
+const MAX_BLOCK_ROWS: usize = 4 * ROW_UNIT;
 /// Bytes of packed activations that stay in the first-level cache: most of 48 KB, the rest is for weights.
 const DEPTH_BYTES: usize = 32 * 1024;
 
@@ -36,13 +36,16 @@ pub(crate) struct Packing {
     columns: usize,
     lanes: usize,
     group: usize,
+    /// Multiples of it are multiplied at once.
+    column_unit: usize,
     tile_lanes: usize,
 }
 
 impl Packing {
-    pub fn new<V: Vectors, P: Products<V>>(rows: usize, columns: usize) -> Packing {
+    pub fn new<V: Vectors, P: Products<V>>(p: P, rows: usize, columns: usize) -> Packing {
+        let column_unit = if p.has_tiles() { TILE_ROWS * P::GROUP } else { P::GROUP };
         let tile_lanes = V::TILE_VECTORS * V::LANES;
-        Packing { rows, columns, lanes: V::LANES, group: P::GROUP, tile_lanes }
+        Packing { rows, columns, lanes: V::LANES, group: P::GROUP, column_unit, tile_lanes }
     }
 
     pub fn rows(&self) -> usize {
@@ -58,8 +61,14 @@ impl Packing {
         self.rows.next_multiple_of(self.lanes)
     }
 
-    fn padded_columns(&self) -> usize {
-        self.columns.next_multiple_of(self.group)
+    /// Columns rounded up; those behind the last hold zeros.
+    pub fn padded_columns(&self) -> usize {
+        self.columns.next_multiple_of(self.column_unit)
+    }
+
+    /// First rows of the blocks.
+    pub fn blocks(&self) -> impl Iterator<Item = usize> + use<> {
+        (0..self.padded_rows()).step_by(self.tile_lanes)
     }
 
     /// Operands in all, padding included.
@@ -74,7 +83,7 @@ impl Packing {
     }
 
     /// Lanes of the block that `row` is in.
-    fn width(&self, row: usize) -> usize {
+    pub fn width(&self, row: usize) -> usize {
         let start = row / self.tile_lanes * self.tile_lanes;
         self.tile_lanes.min(self.padded_rows() - start)
     }
@@ -84,6 +93,12 @@ impl Packing {
     pub fn offset(&self, row: usize, column: usize) -> usize {
         let (start, lane) = (row / self.tile_lanes * self.tile_lanes, row % self.tile_lanes);
         start * self.padded_columns() + column * self.width(row) + lane * self.group
+    }
+
+    /// Where the operand of a row for a column is.
+    pub fn place(&self, row: usize, column: usize) -> usize {
+        let (lane, member) = (row % self.lanes, column % self.group);
+        self.offset(row - lane, column - member) + lane * self.group + member
     }
 
     /// Sums that a block of [`block_rows`] needs room for.
@@ -141,7 +156,7 @@ impl<V: Vectors, P: Products<V>> Leaf for Multiply<'_, '_, V, P> {
         let all_rows = padded_rows * matrices.len();
         assert!(
             all_rows <= MAX_BLOCK_ROWS
-                && packing == Packing::new::<V, P>(packing.rows, packing.columns)
+                && packing == Packing::new::<V, P>(p, packing.rows, packing.columns)
                 && activations.len() >= packing.operands()
                 && scratch.sums.len() >= packing.sums()
                 && scratch.panel.len() >= Packing::panel::<V, P>()
@@ -163,8 +178,7 @@ impl<V: Vectors, P: Products<V>> Leaf for Multiply<'_, '_, V, P> {
                     widen_row((v, p), weights, &mut panel[..Panel::<V, P>::COLUMNS]);
                 }
             }
-            let mut lane = 0;
-            while lane < packing.padded_rows() {
+            for lane in packing.blocks() {
                 let width = packing.width(lane);
                 let block = Block::<V, P> {
                     tokens: (v, p),
@@ -186,7 +200,6 @@ impl<V: Vectors, P: Products<V>> Leaf for Multiply<'_, '_, V, P> {
                 // SAFETY: by the assertions, panel and sums hold `all_rows` rows, and the activations the rest
                 // of their block; `width` is that block's.
                 unsafe { block.run(width / V::LANES) };
-                lane += width;
             }
         }
     }
@@ -262,6 +275,9 @@ impl<V: Vectors, P: Products<V>> Block<V, P> {
     unsafe fn run(&self, vectors: usize) {
         // SAFETY: the caller's promise.
         unsafe {
+            if self.tokens.1.has_tiles() {
+                return self.tile_registers(vectors);
+            }
             match (V::ACCUMULATORS, vectors) {
                 (24, 4) => self.tiles::<4, 6>(),
                 (24, 3) => self.tiles::<3, 8>(),
@@ -269,6 +285,50 @@ impl<V: Vectors, P: Products<V>> Block<V, P> {
                 (24, _) => self.tiles::<1, 24>(),
                 (_, 2) => self.tiles::<2, 6>(),
                 _ => self.tiles::<1, 12>(),
+            }
+        }
+    }
+
+    /// As many tiles of weights and of activations at a time as give four of sums.
+    ///
+    /// # Safety
+    /// As [`Block::tile`], for all `rows`, a multiple of [`ROW_UNIT`]; there are registers that hold tiles, and zeros
+    /// behind the activations.
+    #[inline(always)]
+    unsafe fn tile_registers(&self, vectors: usize) {
+        let stride = Panel::<V, P>::STRIDE * size_of::<P::Operand>();
+        let sums_stride = self.sums_stride * size_of::<f32>();
+        for row in (0..self.rows).step_by(2 * TILE_ROWS) {
+            let streams = 2.min((self.rows - row) / TILE_ROWS);
+            let tiles = [row, row + (streams - 1) * TILE_ROWS];
+            let weights = tiles.map(|row| self.panel.wrapping_add(row * Panel::<V, P>::STRIDE).cast());
+            for first in (0..vectors).step_by(2) {
+                // While the first activations are at work, the next panel's weights are fetched.
+                let ahead = self.ahead.filter(|_| first == 0);
+                let mut product = TileProduct {
+                    weights,
+                    weights_stride: stride,
+                    ahead: [0; 2],
+                    ahead_stride: ahead.map_or(stride, |ahead| ahead.stride),
+                    ahead_turn: 0,
+                    activations: self.activations.wrapping_add(first * P::STEP).cast(),
+                    activations_stride: vectors * TILE_BYTES,
+                    steps: self.depth.div_ceil(TILE_ROWS),
+                    sums: tiles.map(|row| {
+                        self.sums.wrapping_add(row * self.sums_stride + first * V::LANES)
+                    }),
+                    sums_stride,
+                    accumulate: usize::from(self.accumulate),
+                };
+                if let Some(ahead) = ahead {
+                    for (index, (tile, weights)) in tiles.into_iter().zip(weights).enumerate() {
+                        product.ahead[index] = (ahead.row(tile) as isize).wrapping_sub(weights as isize);
+                    }
+                }
+                // SAFETY: the caller's promise.
+                unsafe {
+                    self.tokens.1.multiply_tiles(&mut product, streams, 2.min(vectors - first));
+                }
             }
         }
     }

@@ -14,7 +14,9 @@ use crate::backend::cpu::float_rows::{FloatRows, FloatRowsMut};
 use crate::backend::cpu::instructions::Vectors;
 use crate::backend::cpu::parallel::{Shared, chunk, for_each_chunk};
 use crate::backend::cpu::product::Matrix;
-use crate::backend::cpu::product::stream::{Activations, SumRows, SumSelected};
+use crate::backend::cpu::product::stream::{
+    Activations, ActivationsMut, Arrangement, SumRows, SumSelected, row_stride,
+};
 use crate::backend::cpu::products::{self, ProductJob, Products};
 use crate::backend::cpu::{Cpu, Workspace};
 use crate::error::Error;
@@ -156,8 +158,9 @@ impl<V: Vectors, P: Products<V>> Block<'_, V, P> {
         let (count, [hidden, ffn]) = (rows.len(), [self.op.hidden(), self.op.ffn()]);
         let row_bytes = hidden * size_of::<P::Weight>();
         let part = stream_rows(ffn, row_bytes, self.threads);
-        let n_length = count * Activations::<P::Operand>::stride(hidden);
-        let h_length = count * Activations::<P::Operand>::stride(ffn);
+        let n_arrangement = Arrangement::rows(count, hidden);
+        let h_arrangement = Arrangement::rows(count, ffn);
+        let (n_length, h_length) = (n_arrangement.operands(), h_arrangement.operands());
         let sums = count * part.max(self.last_part());
         let mut arena = workspace.reserve(
             Workspace::bytes_for::<P::Operand>(n_length)
@@ -179,11 +182,11 @@ impl<V: Vectors, P: Products<V>> Block<'_, V, P> {
         };
         let (v, p) = self.tokens;
 
-        let shared_n = Shared::new(&mut *n);
+        let shared_n = ActivationsMut::new(&mut *n, n_arrangement);
         for_each_chunk(1, 1, &|_, _| {
             p.enter(v, Prepare { v, input: &self.input, rows: rows.clone(), n: shared_n });
         });
-        let n = Activations::new(n, count, hidden);
+        let n = Activations::new(n, n_arrangement);
         let shared_h = Shared::new(&mut *h);
         for_each_chunk(self.threads, ffn.div_ceil(part), &|slot, index| {
             // SAFETY: a slot's chunks run one after another, and nobody else uses its buffers.
@@ -199,7 +202,7 @@ impl<V: Vectors, P: Products<V>> Block<'_, V, P> {
         if self.op.transposed_down {
             self.add_rows(rows, &survivors.of(h), gates, sums);
         } else {
-            self.sum_rows(rows, Activations::new(h, count, ffn), gates, sums);
+            self.sum_rows(rows, Activations::new(h, h_arrangement), gates, sums);
         }
     }
 
@@ -223,7 +226,7 @@ impl<V: Vectors, P: Products<V>> Block<'_, V, P> {
         h: Shared<'_, P::Operand>,
     ) {
         let (tokens @ (v, p), ffn) = (self.tokens, self.op.ffn());
-        let stride = Activations::<P::Operand>::stride(ffn);
+        let stride = row_stride(ffn);
         let Scratch { gates, ups, selected } = scratch;
         let threshold = self.op.threshold();
         if threshold.is_some() {

@@ -12,11 +12,11 @@ use crate::backend::cpu::float_rows::{FloatRows, FloatRowsMut};
 use crate::backend::cpu::instructions::{Leaf, Vectors};
 use crate::backend::cpu::parallel::{Shared, chunk, for_each_chunk};
 use crate::backend::cpu::product::Matrix;
-use crate::backend::cpu::product::stream::{Activations, SumRows};
+use crate::backend::cpu::product::stream::{Activations, ActivationsMut, Arrangement, SumRows};
 use crate::backend::cpu::products::{self, ProductJob, Products};
 use crate::backend::cpu::rms_norm::{Scale, Squares};
 use crate::backend::cpu::{Cpu, Workspace};
-use crate::dtype::{Element, Float};
+use crate::dtype::{Element, Float, bf16};
 use crate::error::Error;
 use crate::layout::HasLayout;
 use crate::ops::early_exit::config::HeadConfig;
@@ -99,11 +99,14 @@ struct Strategy {
 }
 
 impl Strategy {
-    fn new(op: &HeadConfig, rows: usize, threads: usize) -> Strategy {
+    fn new(cpu: &Cpu, op: &HeadConfig, rows: usize) -> Strategy {
+        let has_tiles = has_tiles(cpu, op);
         let products = (op.vocabulary * op.hidden).saturating_mul(rows);
-        let threads = (products / MIN_PRODUCTS_PER_THREAD).clamp(1, threads.max(1));
+        let threads = (products / MIN_PRODUCTS_PER_THREAD).clamp(1, cpu.threads().max(1));
         let operand_bytes = op.hidden * op.activation_dtype.size();
         let fitting = BLOCK_BYTES / operand_bytes / BATCH_ROWS * BATCH_ROWS;
+        // Tiles come from the second-level cache.
+        let fitting = if has_tiles { MAX_BLOCK_ROWS } else { fitting };
         let block = rows.min(fitting.clamp(BATCH_ROWS, MAX_BLOCK_ROWS));
         let even = op.vocabulary.div_ceil(threads * CHUNKS_PER_THREAD);
         let row_bytes = op.hidden * op.weight_dtype.size();
@@ -119,9 +122,16 @@ impl Strategy {
 
 /// Scratch memory besides the states: operands at their widest, what is known of rows, sums.
 fn workspace_bytes(cpu: &Cpu, op: &HeadConfig, rows: usize) -> usize {
-    let strategy = Strategy::new(op, rows, cpu.threads());
-    Workspace::bytes_for::<f32>(rows * Activations::<f32>::stride(op.hidden))
-        + strategy.threads * Workspace::bytes_for::<f32>(strategy.block * strategy.chunk)
+    let strategy = Strategy::new(cpu, op, rows);
+    let operands = match has_tiles(cpu, op) {
+        true => Workspace::bytes_for::<bf16>(Arrangement::tile_operands(rows, op.hidden)),
+        false => Workspace::bytes_for::<f32>(Arrangement::rows(rows, op.hidden).operands()),
+    };
+    operands + strategy.threads * Workspace::bytes_for::<f32>(strategy.block * strategy.chunk)
+}
+
+fn has_tiles(cpu: &Cpu, op: &HeadConfig) -> bool {
+    products::has_tiles(cpu.instructions(), op.activation_dtype, op.weight_dtype)
 }
 
 fn run(
@@ -131,7 +141,7 @@ fn run(
     scratch: &mut [u8],
 ) {
     let rows = args.state_values.layout().shape()[1];
-    let strategy = Strategy::new(op, rows, cpu.threads());
+    let strategy = Strategy::new(cpu, op, rows);
     let job = HeadJob { op, rows, args, scratch, strategy };
     let dispatch =
         || products::dispatch(cpu.instructions(), op.activation_dtype, op.weight_dtype, job);
@@ -151,10 +161,10 @@ impl ProductJob for HeadJob<'_> {
 
     fn run<V: Vectors, P: Products<V>>(self, v: V, p: P) {
         let HeadJob { op, rows, mut args, scratch, strategy } = self;
-        let stride = Activations::<P::Operand>::stride(op.hidden);
-        let operands_bytes = Workspace::bytes_for::<P::Operand>(rows * stride);
-        let (operands, sums) = scratch.split_at_mut(operands_bytes);
-        let operands: &mut [P::Operand] = &mut bytemuck::cast_slice_mut(operands)[..rows * stride];
+        let arrangement = Arrangement::tiles::<V, P>(p, rows, op.hidden);
+        let length = arrangement.operands();
+        let (operands, sums) = scratch.split_at_mut(Workspace::bytes_for::<P::Operand>(length));
+        let operands: &mut [P::Operand] = &mut bytemuck::cast_slice_mut(operands)[..length];
         let head = HeadRows {
             op,
             x: FloatRows::new(args.hidden),
@@ -165,18 +175,15 @@ impl ProductJob for HeadJob<'_> {
             seeds: args.seeds.map(Seeds::new),
             gather_tokens: args.gather_tokens.map(integer_values),
         };
-        let shared = Shared::new(&mut *operands);
+        let shared = ActivationsMut::new(&mut *operands, arrangement);
         for_each_chunk(strategy.threads, rows, &|_, row| {
-            // SAFETY: each row is prepared once.
-            let operand = unsafe { shared.slice(row * stride..(row + 1) * stride) };
-            p.enter(v, Prepare { v, head: &head, row, operand });
+            p.enter(v, Prepare { v, head: &head, row, operands: shared });
         });
         let product = Product {
             tokens: (v, p),
             head: &head,
             weight: Matrix::new(args.head_weight),
             operands,
-            stride,
             rows,
         };
         let tile = Tile {
@@ -203,9 +210,7 @@ struct Product<'a, V: Vectors, P: Products<V>> {
     tokens: (V, P),
     head: &'a HeadRows<'a>,
     weight: Matrix<'a, P::Weight>,
-    /// Rows of operands, `stride` apart.
     operands: &'a [P::Operand],
-    stride: usize,
     rows: usize,
 }
 
@@ -215,12 +220,14 @@ impl<V: Vectors, P: Products<V>> Product<'_, V, P> {
         let (v, p) = self.tokens;
         for first in (0..self.rows).step_by(block) {
             let count = block.min(self.rows - first);
-            let operands = &self.operands[first * self.stride..];
+            let arrange = |rows| Arrangement::tiles::<V, P>(p, rows, self.head.op.hidden);
+            // Blocks of rows lie one behind the other, whatever the arrangement.
+            let operands = &self.operands[arrange(first).operands()..];
             let leaf = SumRows {
                 tokens: self.tokens,
                 matrices: &[self.weight],
                 rows: ids.clone(),
-                activations: Activations::new(operands, count, self.head.op.hidden),
+                activations: Activations::new(operands, arrange(count)),
                 sums: &mut *sums,
             };
             p.enter(v, leaf);
@@ -290,16 +297,21 @@ struct Prepare<'a, V, T> {
     v: V,
     head: &'a HeadRows<'a>,
     row: usize,
-    operand: &'a mut [T],
+    operands: ActivationsMut<'a, T>,
 }
 
 impl<V: Vectors, T: Float> Leaf for Prepare<'_, V, T> {
     #[inline(always)]
     fn run(self) {
-        let Prepare { v, head, row, operand } = self;
+        let Prepare { v, head, row, operands } = self;
         let columns = head.op.hidden;
-        operand.fill(bytemuck::Zeroable::zeroed());
-        let Some(source) = head.source(row) else { return };
+        let Some(source) = head.source(row) else {
+            for column in (0..columns).step_by(V::LANES) {
+                // SAFETY: each row is prepared once.
+                unsafe { operands.store(v, v.splat(0.0), row, column) };
+            }
+            return;
+        };
         let norm = head.op.norm.zip(head.norm_weight);
         let scale = match norm {
             None => Scale::ONE,
@@ -315,7 +327,8 @@ impl<V: Vectors, T: Float> Leaf for Prepare<'_, V, T> {
                 n = v.mul(scale.apply(v, n), weight.load(v, 0, column));
                 n = v.round_to(head.op.activation_dtype, n);
             }
-            v.store_slice(n, &mut operand[column..column + V::LANES]);
+            // SAFETY: each row is prepared once.
+            unsafe { operands.store(v, n, row, column) };
         }
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::backend::cpu::instructions::{Leaf, Vectors};
 use crate::backend::cpu::product::Matrix;
-use crate::backend::cpu::product::stream::Activations;
+use crate::backend::cpu::product::stream::row_stride;
 use crate::dtype::Float;
 use crate::ops::silu_mlp::mlp::cpu::layer::Output;
 use crate::ops::silu_mlp::mlp::cpu::strategy::MAX_STREAM_ROWS;
@@ -24,7 +24,7 @@ impl Survivors<'_> {
     /// Those of rows of `h`.
     pub fn of<T: Float>(mut self, h: &[T]) -> Self {
         let ffn = self.ffn;
-        for (place, h) in h.chunks_exact(Activations::<T>::stride(ffn)).enumerate() {
+        for (place, h) in h.chunks_exact(row_stride(ffn)).enumerate() {
             let mut count = 0;
             for (neuron, value) in h[..ffn].iter().enumerate() {
                 let value = value.to_f32();

@@ -33,7 +33,8 @@ pub(crate) fn mlp(
     if rows == 0 {
         return Ok(());
     }
-    let strategy = Strategy::choose(op, rows, cpu.threads());
+    let has_tiles = products::has_tiles(cpu.instructions(), op.activation_dtype, op.weight_dtype);
+    let strategy = Strategy::choose(op, rows, cpu.threads(), has_tiles);
     run(cpu, op, args, workspace, strategy);
     Ok(())
 }
@@ -106,7 +107,7 @@ impl ProductJob for MlpJob<'_> {
             },
         };
         match strategy.kernel {
-            Kernel::Stream => stream::run((v, p), &layer, strategy, workspace),
+            Kernel::Stream | Kernel::StreamTiles => stream::run((v, p), &layer, strategy, workspace),
             Kernel::Tiles => tiles::run((v, p), &layer, strategy, workspace),
         }
     }

@@ -1,5 +1,7 @@
 //! Which kernel runs, and in how many pieces: a function of shape, types and threads alone.
 
+use std::ops::RangeInclusive;
+
 use crate::backend::cpu::product::tiles::{ROW_UNIT, block_rows};
 use crate::ops::silu_mlp::mlp::config::{First, MlpConfig};
 
@@ -8,6 +10,8 @@ use crate::ops::silu_mlp::mlp::config::{First, MlpConfig};
 pub(super) enum Kernel {
     /// Weights are streamed past a few rows of activations.
     Stream,
+    /// Likewise, through the registers that hold tiles.
+    StreamTiles,
     /// Weights are copied in blocks and multiplied with many rows.
     Tiles,
 }
@@ -24,6 +28,8 @@ pub(super) struct Strategy {
 
 /// Rows up to which [`Kernel::Stream`] is faster.
 pub(crate) const MAX_STREAM_ROWS: usize = 16;
+/// Rows up to which, and from which on, [`Kernel::StreamTiles`] is faster: fewer leave tiles empty.
+const STREAM_TILES_ROWS: RangeInclusive<usize> = 2..=64;
 /// Rows up to which a batch-invariant operation promises results that do not depend on the batch.
 const MAX_INVARIANT_ROWS: usize = 64;
 /// Multiply-adds that keep a thread busy for much longer than it takes to wake it (about 5 µs).
@@ -34,8 +40,11 @@ const CHUNKS_PER_THREAD: usize = 8;
 const MIN_STREAM_BYTES: usize = 64 << 10;
 
 impl Strategy {
-    pub fn choose(op: &MlpConfig, rows: usize, threads: usize) -> Strategy {
+    /// `has_tiles` says whether there are registers that hold tiles of these types.
+    pub fn choose(op: &MlpConfig, rows: usize, threads: usize, has_tiles: bool) -> Strategy {
         let kernel = match rows {
+            ..=MAX_INVARIANT_ROWS if has_tiles && op.batch_invariant => Kernel::StreamTiles,
+            _ if has_tiles && STREAM_TILES_ROWS.contains(&rows) => Kernel::StreamTiles,
             0..=MAX_STREAM_ROWS => Kernel::Stream,
             ..=MAX_INVARIANT_ROWS if op.batch_invariant => Kernel::Stream,
             _ => Kernel::Tiles,
@@ -49,7 +58,7 @@ impl Strategy {
         let products = weights.saturating_mul(rows.max(1));
         let threads = (products / MIN_PRODUCTS_PER_THREAD).clamp(1, threads.max(1));
         let chunk = |rows: usize, columns: usize, matrices: usize| match kernel {
-            Kernel::Stream => {
+            Kernel::Stream | Kernel::StreamTiles => {
                 stream_rows(rows, matrices * columns * op.weight_dtype.size(), threads)
             }
             Kernel::Tiles => {
@@ -86,7 +95,7 @@ mod tests {
 
     #[test]
     fn few_rows_are_streamed_and_many_tiled() {
-        let kernel = |rows| Strategy::choose(&op(2048, 8192), rows, 2).kernel;
+        let kernel = |rows| Strategy::choose(&op(2048, 8192), rows, 2, false).kernel;
         assert_eq!([1, 16].map(kernel), [Kernel::Stream; 2]);
         assert_eq!([17, 64, 4096].map(kernel), [Kernel::Tiles; 3]);
     }
@@ -94,24 +103,24 @@ mod tests {
     #[test]
     fn batch_invariance_pins_one_kernel_up_to_64_rows() {
         let invariant = MlpConfig { batch_invariant: true, ..op(2048, 8192) };
-        let kernel = |rows| Strategy::choose(&invariant, rows, 2).kernel;
+        let kernel = |rows| Strategy::choose(&invariant, rows, 2, false).kernel;
         assert_eq!([1, 16, 17, 64].map(kernel), [Kernel::Stream; 4]);
         assert_eq!(kernel(65), Kernel::Tiles);
     }
 
     #[test]
     fn small_problems_stay_on_the_callers_thread() {
-        assert_eq!(Strategy::choose(&op(64, 128), 1, 8).threads, 1);
-        assert_eq!(Strategy::choose(&op(576, 1536), 1, 2).threads, 2);
-        assert_eq!(Strategy::choose(&op(576, 1536), 1, 64).threads, 5);
-        assert_eq!(Strategy::choose(&op(4096, 11008), 1, 64).threads, 64);
+        assert_eq!(Strategy::choose(&op(64, 128), 1, 8, false).threads, 1);
+        assert_eq!(Strategy::choose(&op(576, 1536), 1, 2, false).threads, 2);
+        assert_eq!(Strategy::choose(&op(576, 1536), 1, 64, false).threads, 5);
+        assert_eq!(Strategy::choose(&op(4096, 11008), 1, 64, false).threads, 64);
     }
 
     #[test]
     fn chunks_are_positive_and_fit_the_kernels() {
         for rows in [1, 16, 17, 512] {
             for (hidden, ffn) in [(1, 0), (1, 1), (7, 33), (576, 1536), (4096, 11008)] {
-                let strategy = Strategy::choose(&op(hidden, ffn), rows, 3);
+                let strategy = Strategy::choose(&op(hidden, ffn), rows, 3, false);
                 assert!(strategy.chunk_rows.iter().all(|&rows| rows > 0), "{strategy:?}");
                 if strategy.kernel == Kernel::Tiles {
                     assert!(strategy.chunk_rows.iter().all(|rows| rows % ROW_UNIT == 0));

@@ -1,14 +1,14 @@
-//! A few rows: weights are streamed past the activations.
+//! A few rows: weights are streamed past the activations, as vectors or as tiles.
 #![allow(unsafe_code, reason = "threads write disjoint parts of one buffer")]
 
 use std::ops::Range;
 
 use super::layer::{Input, Layer};
-use super::strategy::Strategy;
+use super::strategy::{Kernel, Strategy};
 use crate::backend::cpu::Workspace;
 use crate::backend::cpu::instructions::{Leaf, Vectors};
 use crate::backend::cpu::parallel::{Shared, chunk, for_each_chunk};
-use crate::backend::cpu::product::stream::{Activations, SumRows};
+use crate::backend::cpu::product::stream::{Activations, ActivationsMut, Arrangement, SumRows};
 use crate::backend::cpu::products::Products;
 use crate::dtype::Float;
 
@@ -20,9 +20,14 @@ pub(super) fn run<V: Vectors, P: Products<V>>(
 ) {
     let (rows, depth) = (layer.rows, layer.down.columns());
     let (inputs, outputs) = (layer.input.columns, layer.down.rows());
-    let n_length = rows * Activations::<P::Operand>::stride(inputs);
+    let (v, p) = tokens;
+    let arrange = |columns: usize| match strategy.kernel {
+        Kernel::StreamTiles => Arrangement::tiles::<V, P>(p, rows, columns),
+        _ => Arrangement::rows(rows, columns),
+    };
     let h_columns = if layer.first.is_empty() { 0 } else { depth };
-    let h_length = rows * Activations::<P::Operand>::stride(h_columns);
+    let (n_arrangement, h_arrangement) = (arrange(inputs), arrange(h_columns));
+    let (n_length, h_length) = (n_arrangement.operands(), h_arrangement.operands());
     let [first_rows, second_rows] = strategy.chunk_rows;
     let sums_length = rows * (first_rows * layer.first.len()).max(second_rows);
     let mut arena = workspace.reserve(
@@ -35,17 +40,16 @@ pub(super) fn run<V: Vectors, P: Products<V>>(
     // SAFETY: a slot's chunks run one after another, and nobody else uses its sums.
     let slot_sums =
         |slot: usize| unsafe { sums.slice(slot * sums_length..(slot + 1) * sums_length) };
-    let (v, p) = tokens;
 
-    let shared_n = Shared::new(&mut *n);
+    let shared_n = ActivationsMut::new(&mut *n, n_arrangement);
     if depth > 0 {
         for_each_chunk(1, 1, &|_, _| {
             p.enter(v, Prepare { v, input: &layer.input, rows: 0..rows, n: shared_n })
         });
     }
-    let n = Activations::new(n, rows, inputs);
+    let n = Activations::new(n, n_arrangement);
 
-    let shared_h = Shared::new(&mut *h);
+    let shared_h = ActivationsMut::new(&mut *h, h_arrangement);
     for_each_chunk(strategy.threads, h_columns.div_ceil(first_rows), &|slot, index| {
         let neurons = chunk(depth, first_rows, index);
         let (matrices, sums) = (layer.first, slot_sums(slot));
@@ -53,7 +57,7 @@ pub(super) fn run<V: Vectors, P: Products<V>>(
         p.enter(v, SumRows { tokens, matrices, rows, activations: n, sums: &mut *sums });
         p.enter(v, First { v, layer, neurons, sums, h: shared_h });
     });
-    let h = if layer.first.is_empty() { n } else { Activations::new(h, rows, h_columns) };
+    let h = if layer.first.is_empty() { n } else { Activations::new(h, h_arrangement) };
 
     for_each_chunk(strategy.threads, layer.output.chunks(outputs, second_rows), &|slot, index| {
         let features = chunk(outputs, second_rows, index);
@@ -70,24 +74,20 @@ pub(crate) struct Prepare<'a, V, T> {
     pub input: &'a Input<'a>,
     pub rows: Range<usize>,
     /// From the first of these rows on.
-    pub n: Shared<'a, T>,
+    pub n: ActivationsMut<'a, T>,
 }
 
 impl<V: Vectors, T: Float> Leaf for Prepare<'_, V, T> {
     #[inline(always)]
     fn run(self) {
-        let (v, input, columns) = (self.v, self.input, self.input.columns);
-        let stride = Activations::<T>::stride(columns);
+        let (v, input) = (self.v, self.input);
         for (place, row) in self.rows.enumerate() {
             let scale = input.scale(v, row);
-            // SAFETY: nothing else runs meanwhile.
-            let n = unsafe { self.n.slice(place * stride..(place + 1) * stride) };
-            let whole = columns.next_multiple_of(V::LANES);
-            for column in (0..columns).step_by(V::LANES) {
+            for column in (0..input.columns).step_by(V::LANES) {
                 let vector = input.load(v, row, column, scale);
-                v.store_slice(vector, &mut n[column..column + V::LANES]);
+                // SAFETY: nothing else runs meanwhile.
+                unsafe { self.n.store(v, vector, place, column) };
             }
-            n[whole..].fill(bytemuck::Zeroable::zeroed());
         }
     }
 }
@@ -98,7 +98,7 @@ struct First<'a, V, W, T> {
     layer: &'a Layer<'a, W>,
     neurons: Range<usize>,
     sums: &'a [f32],
-    h: Shared<'a, T>,
+    h: ActivationsMut<'a, T>,
 }
 
 impl<V: Vectors, W: Float, T: Float> Leaf for First<'_, V, W, T> {
@@ -106,14 +106,8 @@ impl<V: Vectors, W: Float, T: Float> Leaf for First<'_, V, W, T> {
     fn run(self) {
         let First { v, layer, neurons, sums, h } = self;
         let gated = layer.first.len() == 2;
-        let (count, ffn) = (neurons.len(), layer.down.columns());
-        let stride = Activations::<T>::stride(ffn);
+        let count = neurons.len();
         for row in 0..layer.rows {
-            // SAFETY: these neurons, and the padding behind the last, belong to this chunk.
-            let h = unsafe {
-                let end = if neurons.end == ffn { stride } else { neurons.end };
-                h.slice(row * stride + neurons.start..row * stride + end)
-            };
             for at in (0..count).step_by(V::LANES) {
                 let biases = layer.hidden.biases(v, neurons.start + at, gated);
                 let lanes = at..count.min(at + V::LANES);
@@ -127,9 +121,9 @@ impl<V: Vectors, W: Float, T: Float> Leaf for First<'_, V, W, T> {
                 } else {
                     layer.hidden.activate(v, &[sum(0)], factors)
                 };
-                v.store_slice(vector, &mut h[lanes]);
+                // SAFETY: these neurons, and the padding behind the last, belong to this chunk.
+                unsafe { h.store(v, vector, row, neurons.start + at) };
             }
-            h[count..].fill(bytemuck::Zeroable::zeroed());
         }
     }
 }

@@ -12,6 +12,8 @@ use crate::ops::silu_mlp::mlp::reference;
 use crate::ops::silu_mlp::{MLP_DTYPES, Rounding};
 use crate::tensor::Tensor;
 
+const KERNELS: [Kernel; 3] = [Kernel::Stream, Kernel::StreamTiles, Kernel::Tiles];
+
 /// The tensors of a gated MLP with every option, rows separated by gaps of NaN.
 struct Problem {
     op: MlpConfig,
@@ -68,8 +70,8 @@ impl Problem {
 
     fn strategy(&self, cpu: &Cpu, kernel: Kernel) -> Strategy {
         // One row or very many give the kernel, any number of rows can be run by either.
-        let rows = if kernel == Kernel::Stream { 1 } else { 1_000_000 };
-        Strategy::choose(&self.op, rows, cpu.threads())
+        let rows = if kernel == Kernel::Tiles { 1_000_000 } else { 1 };
+        Strategy { kernel, ..Strategy::choose(&self.op, rows, cpu.threads(), false) }
     }
 
     fn run(&self, cpu: &Cpu, strategy: Strategy) -> Vec<f64> {
@@ -142,7 +144,7 @@ fn both_kernels_match_the_reference_at_every_boundary() {
         for shape in SHAPES {
             for dtypes in MLP_DTYPES {
                 let problem = Problem::new(shape, dtypes);
-                for kernel in [Kernel::Stream, Kernel::Tiles] {
+                for kernel in KERNELS {
                     problem.assert_near_reference(&cpu, kernel);
                 }
             }
@@ -156,7 +158,7 @@ fn early_rounding_matches_the_reference() {
         for dtypes in [(DType::F16, DType::F16), (DType::BF16, DType::BF16)] {
             let mut problem = Problem::new([11, 70, 45], dtypes);
             problem.op.rounding = Rounding::RoundGateUp;
-            for kernel in [Kernel::Stream, Kernel::Tiles] {
+            for kernel in KERNELS {
                 problem.assert_near_reference(&cpu, kernel);
             }
         }
@@ -180,7 +182,7 @@ fn results_do_not_depend_on_threads() {
     for set in InstructionSet::available() {
         for dtype in [DType::F32, DType::BF16] {
             let problem = Problem::new([19, 300, 700], (dtype, dtype));
-            for kernel in [Kernel::Stream, Kernel::Tiles] {
+            for kernel in KERNELS {
                 let results: Vec<_> = pools
                     .iter()
                     .map(|pool| {
@@ -204,7 +206,8 @@ fn a_batch_invariant_row_does_not_depend_on_its_batch() {
             let mut problem = Problem::new([64, 150, 90], dtypes);
             problem.op.batch_invariant = true;
             let hidden = problem.op.hidden;
-            let choose = |rows| Strategy::choose(&problem.op, rows, cpu.threads());
+            let has_tiles = products::has_tiles(cpu.instructions(), dtypes.0, dtypes.1);
+            let choose = |rows| Strategy::choose(&problem.op, rows, cpu.threads(), has_tiles);
             let all = problem.run(&cpu, choose(64));
             for rows in [1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 31, 63] {
                 let mut fewer = Problem::new([64, 150, 90], dtypes);
@@ -229,7 +232,7 @@ fn first_rows(tensor: &Tensor, rows: usize) -> Tensor {
 fn nan_stays_in_its_row() {
     for cpu in cpus() {
         for dtypes in MLP_DTYPES {
-            for kernel in [Kernel::Stream, Kernel::Tiles] {
+            for kernel in KERNELS {
                 let mut problem = Problem::new([5, 37, 41], dtypes);
                 let clean = problem.run(&cpu, problem.strategy(&cpu, kernel));
                 let mut values = problem.x.view().to_f64();
@@ -258,7 +261,7 @@ fn the_norm_survives_huge_and_tiny_rows() {
             let values: Vec<f64> =
                 problem.x.view().to_f64().iter().map(|x| x / 1.5 * scale).collect();
             problem.x = Tensor::from_f64(problem.x.layout(), values);
-            for kernel in [Kernel::Stream, Kernel::Tiles] {
+            for kernel in KERNELS {
                 problem.assert_near_reference(&cpu, kernel);
             }
         }
@@ -273,7 +276,7 @@ fn denormals_are_flushed_inside_and_kept_outside() {
         problem.op.norm = None;
         let layout = problem.x.layout();
         problem.x = Tensor::from_f64(layout, vec![denormal; layout.elements()]);
-        for kernel in [Kernel::Stream, Kernel::Tiles] {
+        for kernel in KERNELS {
             let mut out = problem.out(DType::F32);
             let mut args = problem.args(&mut out);
             args.norm_weight = None;
@@ -290,7 +293,7 @@ fn denormals_are_flushed_inside_and_kept_outside() {
 fn outputs_of_every_type_are_rounded_once_and_gaps_left_alone() {
     for cpu in cpus() {
         let problem = Problem::new([9, 21, 13], (DType::F32, DType::BF16));
-        for kernel in [Kernel::Stream, Kernel::Tiles] {
+        for kernel in KERNELS {
             let strategy = problem.strategy(&cpu, kernel);
             let exact = problem.run(&cpu, strategy);
             for dtype in [DType::F16, DType::BF16] {

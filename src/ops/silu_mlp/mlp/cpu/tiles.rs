@@ -44,8 +44,9 @@ fn run_part<V: Vectors, P: Products<V>>(
 ) {
     let (outputs, depth) = (layer.down.rows(), layer.down.columns());
     let h_columns = if layer.first.is_empty() { 0 } else { depth };
-    let n_packing = Packing::new::<V, P>(rows.len(), layer.input.columns);
-    let h_packing = Packing::new::<V, P>(rows.len(), h_columns);
+    let (v, p) = tokens;
+    let n_packing = Packing::new::<V, P>(p, rows.len(), layer.input.columns);
+    let h_packing = Packing::new::<V, P>(p, rows.len(), h_columns);
     let (sums_length, panel_length) = (n_packing.sums(), Packing::panel::<V, P>());
     let mut arena = workspace.reserve(
         Workspace::bytes_for::<P::Operand>(n_packing.operands())
@@ -63,7 +64,6 @@ fn run_part<V: Vectors, P: Products<V>>(
             panel: panels.slice(slot * panel_length..(slot + 1) * panel_length),
         }
     };
-    let (v, p) = tokens;
     let [first_rows, second_rows] = strategy.chunk_rows;
 
     let shared_n = Shared::new(&mut *n);
@@ -130,8 +130,9 @@ impl<V: Vectors, P: Products<V>> Leaf for Pack<'_, V, P> {
                     let vector = layer.input.load(v, row, first + at, scales[index]);
                     v.store_slice(vector, &mut buffer[at..at + V::LANES]);
                 }
+                buffer[width..].fill(zero);
             }
-            for at in (0..width).step_by(P::GROUP) {
+            for at in (0..PACK_COLUMNS.min(packing.padded_columns() - first)).step_by(P::GROUP) {
                 let offset = packing.offset(lane, first + at);
                 // SAFETY: this vector's rows belong to this chunk.
                 let groups = unsafe { n.slice(offset..offset + P::STEP) };
@@ -159,8 +160,10 @@ impl<V: Vectors, P: Products<V>> Leaf for First<'_, V, P> {
         let gated = layer.first.len() == 2;
         let stride = packing.sums_stride();
         let second = neurons.len().next_multiple_of(ROW_UNIT) * stride;
-        for group in (0..neurons.len()).step_by(P::GROUP) {
-            let count = P::GROUP.min(neurons.len() - group);
+        let is_last = neurons.end == packing.columns();
+        let end = if is_last { packing.padded_columns() } else { neurons.end } - neurons.start;
+        for group in (0..end).step_by(P::GROUP) {
+            let count = P::GROUP.min(neurons.len().saturating_sub(group));
             let mut biases = [[v.splat(0.0); 2]; 2];
             let mut factors = [None; 2];
             for index in 0..count {
