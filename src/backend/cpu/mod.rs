@@ -31,6 +31,11 @@ pub use workspace::Workspace;
 
 use crate::error::{Backend, Error};
 
+/// Multiply-adds for which a thread is worth its while; a single row's weights are read from memory in 15 µs.
+const MIN_PRODUCTS: usize = 1 << 17;
+/// Likewise, where threads sleep.
+const MIN_PRODUCTS_FROM_OUTSIDE: usize = 1 << 19;
+
 /// The CPU: a thread pool to run on and the instructions to use.
 ///
 /// Operations that are called on a thread of the pool (`rayon::scope(|_| generate())`) start there at once. Elsewhere each
@@ -86,6 +91,19 @@ impl Cpu {
         }
     }
 
+    /// Over how many threads so many multiply-adds are spread.
+    ///
+    /// Work is handed to a thread of the pool in about 5 µs by another, and in up to 100 by any other thread, which first
+    /// has to wake one.
+    pub(crate) fn threads_for(&self, products: usize) -> usize {
+        let is_inside = match &self.pool {
+            Some(pool) => pool.current_thread_index().is_some(),
+            None => rayon::current_thread_index().is_some(),
+        };
+        let least = if is_inside { MIN_PRODUCTS } else { MIN_PRODUCTS_FROM_OUTSIDE };
+        (products / least).clamp(1, self.threads().max(1))
+    }
+
     /// Instruction set and number of threads.
     pub fn name(&self) -> String {
         let threads = self.threads();
@@ -133,6 +151,17 @@ mod tests {
         let error = Cpu::new().with_instruction_set(absent.unwrap()).unwrap_err();
         assert!(matches!(error, Error::Unavailable { backend: Backend::Cpu, .. }));
         assert!(error.to_string().contains("portable"), "{error}");
+    }
+
+    #[test]
+    fn small_products_stay_on_the_callers_thread() {
+        let pool = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap());
+        let cpu = Cpu::with_pool(Arc::clone(&pool));
+        let threads = || [0, 1 << 16, 1 << 18, 1 << 20, 1 << 40].map(|n| cpu.threads_for(n));
+        assert_eq!(threads(), [1, 1, 1, 2, 3]);
+        assert_eq!(pool.install(threads), [1, 1, 2, 3, 3]);
+        let other = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        assert_eq!(other.install(threads), [1, 1, 1, 2, 3]);
     }
 
     #[test]

@@ -90,12 +90,7 @@ static WHOLE_TILES: TileConfiguration = {
 /// # Safety
 /// What the fields of `product` point to can be read, and its sums written.
 #[inline(always)]
-pub(crate) unsafe fn multiply(
-    _: Amx,
-    product: &mut TileProduct,
-    streams: usize,
-    vectors: usize,
-) {
+pub(crate) unsafe fn multiply(_: Amx, product: &mut TileProduct, streams: usize, vectors: usize) {
     assert!(product.steps > 0, "no tiles");
     // SAFETY: the machine has the instructions, as the token proves; the rest is the caller's promise.
     unsafe {
@@ -249,10 +244,7 @@ kernel!(
     ("0", "r12", "tmm4", [("0", "tmm0", "tmm7")]),
     ("1", "r13", "tmm5", [("0", "tmm1", "tmm7")]),
 );
-kernel!(
-    multiply_1_by_2,
-    ("0", "r12", "tmm4", [("0", "tmm0", "tmm6"), ("1", "tmm1", "tmm7")]),
-);
+kernel!(multiply_1_by_2, ("0", "r12", "tmm4", [("0", "tmm0", "tmm6"), ("1", "tmm1", "tmm7")]),);
 kernel!(
     multiply_2_by_2,
     ("0", "r12", "tmm4", [("0", "tmm0", "tmm6"), ("1", "tmm1", "tmm7")]),
@@ -260,12 +252,7 @@ kernel!(
 );
 kernel!(
     multiply_1_by_3,
-    (
-        "0",
-        "r12",
-        "tmm4",
-        [("0", "tmm0", "tmm5"), ("1", "tmm1", "tmm6"), ("2", "tmm2", "tmm7")]
-    ),
+    ("0", "r12", "tmm4", [("0", "tmm0", "tmm5"), ("1", "tmm1", "tmm6"), ("2", "tmm2", "tmm7")]),
 );
 kernel!(
     multiply_1_by_4,

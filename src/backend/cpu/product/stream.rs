@@ -8,8 +8,8 @@
 
 use std::ops::Range;
 
-use super::{Matrix, TILE_ROWS, stream_tiles};
 use super::tiles::Packing;
+use super::{Matrix, TILE_ROWS, stream_tiles};
 use crate::backend::cpu::instructions::{Leaf, MAX_LANES, Vectors};
 use crate::backend::cpu::parallel::Shared;
 use crate::backend::cpu::products::Products;

@@ -301,7 +301,8 @@ impl<V: Vectors, P: Products<V>> Block<V, P> {
         for row in (0..self.rows).step_by(2 * TILE_ROWS) {
             let streams = 2.min((self.rows - row) / TILE_ROWS);
             let tiles = [row, row + (streams - 1) * TILE_ROWS];
-            let weights = tiles.map(|row| self.panel.wrapping_add(row * Panel::<V, P>::STRIDE).cast());
+            let weights =
+                tiles.map(|row| self.panel.wrapping_add(row * Panel::<V, P>::STRIDE).cast());
             for first in (0..vectors).step_by(2) {
                 // While the first activations are at work, the next panel's weights are fetched.
                 let ahead = self.ahead.filter(|_| first == 0);
@@ -322,7 +323,8 @@ impl<V: Vectors, P: Products<V>> Block<V, P> {
                 };
                 if let Some(ahead) = ahead {
                     for (index, (tile, weights)) in tiles.into_iter().zip(weights).enumerate() {
-                        product.ahead[index] = (ahead.row(tile) as isize).wrapping_sub(weights as isize);
+                        product.ahead[index] =
+                            (ahead.row(tile) as isize).wrapping_sub(weights as isize);
                     }
                 }
                 // SAFETY: the caller's promise.

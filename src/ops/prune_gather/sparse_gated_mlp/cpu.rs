@@ -23,9 +23,7 @@ use crate::error::Error;
 use crate::layout::HasLayout as _;
 use crate::operation::Operation as _;
 use crate::ops::silu_mlp::mlp::cpu::layer::{Hidden, Input, Norm, Output};
-use crate::ops::silu_mlp::mlp::cpu::strategy::{
-    MAX_STREAM_ROWS, MIN_PRODUCTS_PER_THREAD, stream_rows,
-};
+use crate::ops::silu_mlp::mlp::cpu::strategy::{MAX_STREAM_ROWS, stream_rows};
 use crate::ops::silu_mlp::mlp::cpu::stream::Prepare;
 use crate::tensor::{TensorMut, TensorRef};
 
@@ -51,8 +49,7 @@ impl Cpu {
         let layouts = args.layouts();
         op.validate(&layouts)?;
         op.validate_values(&args.inputs())?;
-        let products = (op.cost(&layouts).flops / 2) as usize;
-        let threads = (products / MIN_PRODUCTS_PER_THREAD).clamp(1, self.threads().max(1));
+        let threads = self.threads_for((op.cost(&layouts).flops / 2) as usize);
         let config = op.config;
         let job = SparseJob { op, args, workspace, threads };
         let dispatch = || {

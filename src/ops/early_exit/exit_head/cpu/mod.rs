@@ -24,8 +24,6 @@ use crate::ops::early_exit::verification::host::integer_values;
 use crate::ops::early_exit::{VOCABULARY_TILE, merge_exit_states, state};
 use crate::tensor::{TensorMut, TensorRef};
 
-/// Multiply-adds that keep a thread busy for much longer than it takes to wake it (about 5 µs).
-const MIN_PRODUCTS_PER_THREAD: usize = 1 << 19;
 /// Pieces for each thread, so that one that is held up does not hold up all.
 const CHUNKS_PER_THREAD: usize = 8;
 /// Streams are cut no shorter than this, since the start of each is a miss.
@@ -101,8 +99,7 @@ struct Strategy {
 impl Strategy {
     fn new(cpu: &Cpu, op: &HeadConfig, rows: usize) -> Strategy {
         let has_tiles = has_tiles(cpu, op);
-        let products = (op.vocabulary * op.hidden).saturating_mul(rows);
-        let threads = (products / MIN_PRODUCTS_PER_THREAD).clamp(1, cpu.threads().max(1));
+        let threads = cpu.threads_for((op.vocabulary * op.hidden).saturating_mul(rows));
         let operand_bytes = op.hidden * op.activation_dtype.size();
         let fitting = BLOCK_BYTES / operand_bytes / BATCH_ROWS * BATCH_ROWS;
         // Tiles come from the second-level cache.

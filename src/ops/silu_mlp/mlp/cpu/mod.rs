@@ -34,7 +34,8 @@ pub(crate) fn mlp(
         return Ok(());
     }
     let has_tiles = products::has_tiles(cpu.instructions(), op.activation_dtype, op.weight_dtype);
-    let strategy = Strategy::choose(op, rows, cpu.threads(), has_tiles);
+    let threads = cpu.threads_for(strategy::products(op, rows));
+    let strategy = Strategy::choose(op, rows, threads, has_tiles);
     run(cpu, op, args, workspace, strategy);
     Ok(())
 }
@@ -107,7 +108,9 @@ impl ProductJob for MlpJob<'_> {
             },
         };
         match strategy.kernel {
-            Kernel::Stream | Kernel::StreamTiles => stream::run((v, p), &layer, strategy, workspace),
+            Kernel::Stream | Kernel::StreamTiles => {
+                stream::run((v, p), &layer, strategy, workspace)
+            }
             Kernel::Tiles => tiles::run((v, p), &layer, strategy, workspace),
         }
     }

@@ -32,15 +32,14 @@ pub(crate) const MAX_STREAM_ROWS: usize = 16;
 const STREAM_TILES_ROWS: RangeInclusive<usize> = 2..=64;
 /// Rows up to which a batch-invariant operation promises results that do not depend on the batch.
 const MAX_INVARIANT_ROWS: usize = 64;
-/// Multiply-adds that keep a thread busy for much longer than it takes to wake it (about 5 µs).
-pub(crate) const MIN_PRODUCTS_PER_THREAD: usize = 1 << 19;
 /// Pieces for each thread, so that one that is held up does not hold up all.
 const CHUNKS_PER_THREAD: usize = 8;
 /// Streams are cut no shorter than this, since the start of each is a miss.
 const MIN_STREAM_BYTES: usize = 64 << 10;
 
 impl Strategy {
-    /// `has_tiles` says whether there are registers that hold tiles of these types.
+    /// For the threads that [`products`] deserve; `has_tiles` says whether there are registers that hold tiles of these
+    /// types.
     pub fn choose(op: &MlpConfig, rows: usize, threads: usize, has_tiles: bool) -> Strategy {
         let kernel = match rows {
             ..=MAX_INVARIANT_ROWS if has_tiles && op.batch_invariant => Kernel::StreamTiles,
@@ -49,14 +48,7 @@ impl Strategy {
             ..=MAX_INVARIANT_ROWS if op.batch_invariant => Kernel::Stream,
             _ => Kernel::Tiles,
         };
-        let matrices = match op.first {
-            First::Absent => 0,
-            First::Plain => 1,
-            First::Gated => 2,
-        };
-        let weights = matrices * op.inputs * op.neurons() + op.outputs * op.depth();
-        let products = weights.saturating_mul(rows.max(1));
-        let threads = (products / MIN_PRODUCTS_PER_THREAD).clamp(1, threads.max(1));
+        let matrices = first_matrices(op);
         let chunk = |rows: usize, columns: usize, matrices: usize| match kernel {
             Kernel::Stream | Kernel::StreamTiles => {
                 stream_rows(rows, matrices * columns * op.weight_dtype.size(), threads)
@@ -74,6 +66,21 @@ impl Strategy {
                 chunk(op.outputs, op.depth(), 1),
             ],
         }
+    }
+}
+
+/// Multiply-adds of a block.
+pub(super) fn products(op: &MlpConfig, rows: usize) -> usize {
+    let weights = first_matrices(op) * op.inputs * op.neurons() + op.outputs * op.depth();
+    weights.saturating_mul(rows)
+}
+
+/// Matrices of the first product.
+fn first_matrices(op: &MlpConfig) -> usize {
+    match op.first {
+        First::Absent => 0,
+        First::Plain => 1,
+        First::Gated => 2,
     }
 }
 
@@ -109,11 +116,8 @@ mod tests {
     }
 
     #[test]
-    fn small_problems_stay_on_the_callers_thread() {
-        assert_eq!(Strategy::choose(&op(64, 128), 1, 8, false).threads, 1);
-        assert_eq!(Strategy::choose(&op(576, 1536), 1, 2, false).threads, 2);
-        assert_eq!(Strategy::choose(&op(576, 1536), 1, 64, false).threads, 5);
-        assert_eq!(Strategy::choose(&op(4096, 11008), 1, 64, false).threads, 64);
+    fn products_are_those_of_all_rows_with_all_weights() {
+        assert_eq!(products(&op(64, 128), 5), 5 * 3 * 64 * 128);
     }
 
     #[test]
