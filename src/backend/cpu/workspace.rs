@@ -25,6 +25,12 @@ impl Workspace {
         Arena { free: &mut self.lines }
     }
 
+    /// Scratch memory of so many bytes that looks like NaN in every type, as an operation before may leave it.
+    #[cfg(test)]
+    pub(crate) fn poisoned(bytes: usize) -> Workspace {
+        Workspace { lines: vec![Line([0xFF; LINE]); bytes.div_ceil(LINE)] }
+    }
+
     /// Bytes that a buffer of `count` elements takes up: whole lines.
     pub(crate) const fn bytes_for<T>(count: usize) -> usize {
         (count * size_of::<T>()).next_multiple_of(LINE)

@@ -432,3 +432,62 @@ impl<V: Vectors, P: Products<V>, A: Ahead<P::Weight, STREAMS>, const STREAMS: us
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::instructions::{Supported, VectorJob};
+
+    /// Stores rows that count up, over NaN; what lies at the places of `arrangement` then.
+    struct Store(Arrangement);
+
+    impl VectorJob for Store {
+        type Output = Vec<f32>;
+
+        fn run<V: Vectors>(self, v: V) -> Vec<f32> {
+            let Store(arrangement) = self;
+            let mut data = vec![f32::NAN; arrangement.operands()];
+            let activations = ActivationsMut::new(&mut data, arrangement);
+            for row in 0..arrangement.count() {
+                for column in (0..arrangement.columns()).step_by(V::LANES) {
+                    let values: [f32; MAX_LANES] =
+                        std::array::from_fn(|lane| (1000 * row + column + lane) as f32);
+                    // SAFETY: one thread.
+                    unsafe { activations.store(v, v.load_slice(&values), row, column) };
+                }
+            }
+            data
+        }
+    }
+
+    fn expected(row: usize, column: usize, columns: usize) -> f32 {
+        if column < columns { (1000 * row + column) as f32 } else { 0.0 }
+    }
+
+    #[test]
+    fn rows_end_in_zeros() {
+        for columns in [1, 15, 16, 17, 32, 33, 70] {
+            let arrangement = Arrangement::rows(3, columns);
+            let data = Supported::best().dispatch(Store(arrangement));
+            for (at, value) in data.iter().enumerate() {
+                let (row, column) = (at / row_stride(columns), at % row_stride(columns));
+                assert_eq!(*value, expected(row, column, columns), "row {row}, column {column}");
+            }
+        }
+    }
+
+    #[test]
+    fn tiles_end_in_zeros() {
+        for (rows, columns) in [(1, 1), (3, 31), (16, 32), (17, 33), (64, 70), (65, 15), (100, 64)] {
+            let packing = Packing::of_tiles(rows, columns);
+            let data = Supported::best().dispatch(Store(Arrangement::Tiles(packing)));
+            assert_eq!(data.len(), Arrangement::tile_operands(rows, columns));
+            for row in 0..rows {
+                for column in 0..packing.padded_columns() {
+                    let got = data[packing.place(row, column)];
+                    assert_eq!(got, expected(row, column, columns), "row {row}, column {column}");
+                }
+            }
+        }
+    }
+}

@@ -48,6 +48,13 @@ impl Packing {
         Packing { rows, columns, lanes: V::LANES, group: P::GROUP, column_unit, tile_lanes }
     }
 
+    /// As on a machine with registers that hold tiles.
+    #[cfg(test)]
+    pub fn of_tiles(rows: usize, columns: usize) -> Packing {
+        let (lanes, group) = (TILE_ROWS, 2);
+        Packing { rows, columns, lanes, group, column_unit: TILE_ROWS * group, tile_lanes: 64 }
+    }
+
     pub fn rows(&self) -> usize {
         self.rows
     }

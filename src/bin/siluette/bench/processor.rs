@@ -3,6 +3,9 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+#[cfg(target_arch = "x86_64")]
+use siluette::InstructionSet;
+
 const ATTEMPTS: usize = 9;
 /// Beyond any cache on most machines, and not more than a machine should have to spare.
 const BUFFER_BYTES: std::ops::RangeInclusive<u64> = (256 << 20)..=(2 << 30);
@@ -62,6 +65,11 @@ pub fn flops_per_second() -> f64 {
 
 /// Multiply-adds of bf16 to f32 sums, where the processor has an instruction for them.
 pub fn bf16_flops_per_second() -> Option<f64> {
+    #[cfg(target_arch = "x86_64")]
+    if InstructionSet::Amx.is_available() {
+        let chains = Chains { run: x86::run_amx, lanes: x86::AMX_LANES };
+        return Some(chains.flops_per_second());
+    }
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512f") {
         let chains = Chains { run: x86::run_avx512_bf16, lanes: 32 * x86::CHAINS };
@@ -164,6 +172,37 @@ mod x86 {
     pub fn run_avx512_bf16(rounds: u64) {
         // SAFETY: called only after AVX-512 F and BF16 were detected.
         unsafe { avx512_bf16(rounds) }
+    }
+
+    /// Multiply-adds of a round: four products of tiles of 16 rows, 32 columns and 16 rows.
+    pub const AMX_LANES: u64 = 4 * 16 * 32 * 16;
+
+    pub fn run_amx(rounds: u64) {
+        // One palette, 64 bytes a row of every tile, 16 rows.
+        let mut configuration = [0u8; 64];
+        configuration[0] = 1;
+        for tile in 0..8 {
+            (configuration[16 + 2 * tile], configuration[48 + tile]) = (64, 16);
+        }
+        // SAFETY: called only where AMX is available; tiles are configured, used and released in here.
+        unsafe {
+            std::arch::asm!(
+                "ldtilecfg [{configuration}]",
+                "2:",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "dec {rounds}",
+                "jnz 2b",
+                "tilerelease",
+                configuration = in(reg) &configuration,
+                rounds = inout(reg) rounds => _,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack)
+            );
+        }
     }
 
     #[target_feature(enable = "avx512f,avx512bf16")]

@@ -76,7 +76,8 @@ impl Problem {
 
     fn run(&self, cpu: &Cpu, strategy: Strategy) -> Vec<f64> {
         let mut out = self.out(DType::F32);
-        run(cpu, &self.op, self.args(&mut out), &mut Workspace::default(), strategy);
+        let mut workspace = Workspace::poisoned(8 << 20);
+        run(cpu, &self.op, self.args(&mut out), &mut workspace, strategy);
         out.view().to_f64()
     }
 
