@@ -24,6 +24,8 @@ pub(crate) trait Products<V: Vectors>: Copy + fmt::Debug + Send + Sync + 'static
     type Operand: Float;
     /// `LANES * GROUP` operands.
     type Vector: Copy;
+    /// Proof that this thread's registers hold tiles.
+    type Tiles;
     /// Consecutive operands that one lane multiplies and adds up.
     const GROUP: usize;
 
@@ -63,13 +65,23 @@ pub(crate) trait Products<V: Vectors>: Copy + fmt::Debug + Send + Sync + 'static
     fn has_tiles(self) -> bool {
         false
     }
+    /// Registers that hold tiles, for this thread's [`Products::multiply_tiles`], if there are such.
+    #[inline(always)]
+    fn take_tiles(self) -> Option<Self::Tiles> {
+        None
+    }
     /// Multiplies tiles of `streams` times 16 rows of weights with those of `vectors` times 16 rows of activations: one
     /// with up to four, or two with up to two.
     ///
     /// # Safety
-    /// [`Products::has_tiles`]; `product` is as its fields say.
+    /// `product` is as its fields say.
     #[inline(always)]
-    unsafe fn multiply_tiles(self, _product: &mut TileProduct, _streams: usize, _vectors: usize) {
+    unsafe fn multiply_tiles(
+        _tiles: &Self::Tiles,
+        _product: &mut TileProduct,
+        _streams: usize,
+        _vectors: usize,
+    ) {
         unreachable!("no tiles");
     }
     /// A vector whose lane `i` holds lane `i` of each of the `GROUP` first `values`.
@@ -87,6 +99,7 @@ impl<V: Vectors, W: Float> Products<V> for Widened<W> {
     type Weight = W;
     type Operand = f32;
     type Vector = V::Vector;
+    type Tiles = ();
     const GROUP: usize = 1;
 
     #[inline(always)]
@@ -164,7 +177,7 @@ mod pairs {
     use std::arch::x86_64::*;
 
     use super::Products;
-    use crate::backend::cpu::instructions::amx::{self, Amx};
+    use crate::backend::cpu::instructions::amx::{self, Amx, WholeTiles};
     use crate::backend::cpu::instructions::avx512::{Avx512, round_to_upper_half};
     use crate::backend::cpu::instructions::{InstructionSet, Leaf, Supported};
     use crate::backend::cpu::product::TileProduct;
@@ -200,6 +213,7 @@ mod pairs {
         type Weight = bf16;
         type Operand = bf16;
         type Vector = __m512i;
+        type Tiles = WholeTiles;
         const GROUP: usize = 2;
 
         #[inline(always)]
@@ -241,11 +255,18 @@ mod pairs {
             self.tiles.is_some()
         }
         #[inline(always)]
-        unsafe fn multiply_tiles(self, product: &mut TileProduct, streams: usize, vectors: usize) {
-            if let Some(tiles) = self.tiles {
-                // SAFETY: the caller's promise.
-                unsafe { amx::multiply(tiles, product, streams, vectors) };
-            }
+        fn take_tiles(self) -> Option<WholeTiles> {
+            self.tiles.map(WholeTiles::new)
+        }
+        #[inline(always)]
+        unsafe fn multiply_tiles(
+            tiles: &WholeTiles,
+            product: &mut TileProduct,
+            streams: usize,
+            vectors: usize,
+        ) {
+            // SAFETY: the caller's promise.
+            unsafe { amx::multiply(tiles, product, streams, vectors) };
         }
         #[inline(always)]
         unsafe fn store_groups(self, _vectors: Avx512, values: [__m512; 2], to: *mut bf16) {

@@ -85,12 +85,40 @@ static WHOLE_TILES: TileConfiguration = {
     configuration
 };
 
+/// Whole tiles in this thread's registers until the value is dropped. (To configure them takes as long as several products.)
+#[derive(Debug)]
+pub(crate) struct WholeTiles(());
+
+impl WholeTiles {
+    #[inline(always)]
+    pub fn new(_: Amx) -> WholeTiles {
+        // SAFETY: the machine has the instruction, as the token proves; the compiler uses no tiles.
+        unsafe {
+            asm!("ldtilecfg [{}]", in(reg) &WHOLE_TILES, options(nostack, preserves_flags, readonly));
+        }
+        WholeTiles(())
+    }
+}
+
+impl Drop for WholeTiles {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // SAFETY: as above; nothing of the tiles is needed any more.
+        unsafe { asm!("tilerelease", options(nostack, preserves_flags, nomem)) };
+    }
+}
+
 /// Multiplies the tiles of `streams` streams with those of `vectors` vectors.
 ///
 /// # Safety
 /// What the fields of `product` point to can be read, and its sums written.
 #[inline(always)]
-pub(crate) unsafe fn multiply(_: Amx, product: &mut TileProduct, streams: usize, vectors: usize) {
+pub(crate) unsafe fn multiply(
+    _: &WholeTiles,
+    product: &mut TileProduct,
+    streams: usize,
+    vectors: usize,
+) {
     assert!(product.steps > 0, "no tiles");
     // SAFETY: the machine has the instructions, as the token proves; the rest is the caller's promise.
     unsafe {
@@ -145,13 +173,11 @@ macro_rules! kernel {
             [$(($other:tt, $sums:literal, $shared:literal)),*]),)*
     ) => {
         /// # Safety
-        /// As [`multiply`]; the machine has AMX with bf16.
+        /// As [`multiply`]; the thread has whole tiles.
         unsafe fn $name(product: &mut TileProduct) {
-            // SAFETY: the caller's promise. Tiles are configured, used and released in here, and the compiler knows
-            // nothing of them.
+            // SAFETY: the caller's promise. Nothing is expected of the tiles before, or left in them for later.
             unsafe {
                 asm!(
-                    "ldtilecfg [{row}]",
                     "mov {stride}, [{product} + {sums_stride}]",
                     "cmp qword ptr [{product} + {accumulate}], 0",
                     "je 2f",
@@ -206,9 +232,8 @@ macro_rules! kernel {
                         concat!("mov {row}, [{product} + {sums} + 8 * ", $stream, "]"),
                         $(concat!("tilestored [{row} + {stride} + 64 * ", $other, "], ", $sums),)*
                     )*
-                    "tilerelease",
                     product = in(reg) std::ptr::from_mut(product),
-                    row = inout(reg) &WHOLE_TILES => _,
+                    row = out(reg) _,
                     stride = out(reg) _,
                     activations = out(reg) _,
                     activations_stride = out(reg) _,

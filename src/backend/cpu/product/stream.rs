@@ -478,7 +478,8 @@ mod tests {
 
     #[test]
     fn tiles_end_in_zeros() {
-        for (rows, columns) in [(1, 1), (3, 31), (16, 32), (17, 33), (64, 70), (65, 15), (100, 64)] {
+        for (rows, columns) in [(1, 1), (3, 31), (16, 32), (17, 33), (64, 70), (65, 15), (100, 64)]
+        {
             let packing = Packing::of_tiles(rows, columns);
             let data = Supported::best().dispatch(Store(Arrangement::Tiles(packing)));
             assert_eq!(data.len(), Arrangement::tile_operands(rows, columns));

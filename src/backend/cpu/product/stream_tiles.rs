@@ -76,12 +76,13 @@ pub(super) fn sum<V: Vectors, P: Products<V>>(
     (packing, activations): (Packing, &[P::Operand]),
 ) {
     let SumRows { tokens: (_, p), matrices, rows, sums, .. } = job;
+    let Some(registers) = &p.take_tiles() else { unreachable!("activations lie in tiles") };
     let count = packing.rows();
     let tiles = rows.len().div_ceil(TILE_ROWS) * matrices.len();
     for lane in packing.blocks() {
         let vectors = packing.width(lane) / TILE_ROWS;
         let product = BlockProduct::<V, P> {
-            p,
+            registers,
             vectors,
             columns: packing.columns(),
             activations: activations[packing.offset(lane, 0)..].as_ptr(),
@@ -109,25 +110,22 @@ pub(super) fn sum<V: Vectors, P: Products<V>>(
 }
 
 /// Products with a block of activations.
-struct BlockProduct<V, P: Products<V>>
-where
-    V: Vectors,
-{
-    p: P,
+struct BlockProduct<'a, V: Vectors, P: Products<V>> {
+    registers: &'a P::Tiles,
     /// Vectors of activations side by side.
     vectors: usize,
     columns: usize,
     activations: *const P::Operand,
 }
 
-impl<V: Vectors, P: Products<V>> BlockProduct<V, P> {
+impl<V: Vectors, P: Products<V>> BlockProduct<'_, V, P> {
     /// Columns of a tile of weights.
     const TILE_COLUMNS: usize = TILE_ROWS * P::GROUP;
 
     /// Sums of the streams, the first of which is there.
     ///
     /// # Safety
-    /// There are tiles, and the activations hold those of all columns, zeros behind the last.
+    /// The activations hold tiles of all columns, zeros behind the last.
     #[inline(always)]
     unsafe fn run(&self, streams: &[Option<Stream<'_, P::Weight>>; STREAMS], sums: &mut Sums) {
         let Some(first) = &streams[0] else { return };
@@ -208,6 +206,6 @@ impl<V: Vectors, P: Products<V>> BlockProduct<V, P> {
     ) {
         let count = streams.iter().flatten().count();
         // SAFETY: the caller's promise.
-        unsafe { self.p.multiply_tiles(&mut product, count, self.vectors) };
+        unsafe { P::multiply_tiles(self.registers, &mut product, count, self.vectors) };
     }
 }

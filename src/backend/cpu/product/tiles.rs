@@ -168,6 +168,7 @@ impl<V: Vectors, P: Products<V>> Leaf for Multiply<'_, '_, V, P> {
                 && scratch.sums.len() >= packing.sums()
                 && scratch.panel.len() >= Packing::panel::<V, P>()
         );
+        let registers = p.take_tiles();
         if packing.columns == 0 {
             scratch.sums[..all_rows * packing.sums_stride()].fill(0.0);
         }
@@ -206,7 +207,12 @@ impl<V: Vectors, P: Products<V>> Leaf for Multiply<'_, '_, V, P> {
                 };
                 // SAFETY: by the assertions, panel and sums hold `all_rows` rows, and the activations the rest
                 // of their block; `width` is that block's.
-                unsafe { block.run(width / V::LANES) };
+                unsafe {
+                    match &registers {
+                        Some(registers) => block.tile_registers(registers, width / V::LANES),
+                        None => block.run(width / V::LANES),
+                    }
+                }
             }
         }
     }
@@ -282,9 +288,6 @@ impl<V: Vectors, P: Products<V>> Block<V, P> {
     unsafe fn run(&self, vectors: usize) {
         // SAFETY: the caller's promise.
         unsafe {
-            if self.tokens.1.has_tiles() {
-                return self.tile_registers(vectors);
-            }
             match (V::ACCUMULATORS, vectors) {
                 (24, 4) => self.tiles::<4, 6>(),
                 (24, 3) => self.tiles::<3, 8>(),
@@ -299,10 +302,9 @@ impl<V: Vectors, P: Products<V>> Block<V, P> {
     /// As many tiles of weights and of activations at a time as give four of sums.
     ///
     /// # Safety
-    /// As [`Block::tile`], for all `rows`, a multiple of [`ROW_UNIT`]; there are registers that hold tiles, and zeros
-    /// behind the activations.
+    /// As [`Block::tile`], for all `rows`, a multiple of [`ROW_UNIT`]; there are zeros behind the activations.
     #[inline(always)]
-    unsafe fn tile_registers(&self, vectors: usize) {
+    unsafe fn tile_registers(&self, registers: &P::Tiles, vectors: usize) {
         let stride = Panel::<V, P>::STRIDE * size_of::<P::Operand>();
         let sums_stride = self.sums_stride * size_of::<f32>();
         for row in (0..self.rows).step_by(2 * TILE_ROWS) {
@@ -316,7 +318,8 @@ impl<V: Vectors, P: Products<V>> Block<V, P> {
                 let mut product = TileProduct {
                     weights,
                     weights_stride: stride,
-                    ahead: [0; 2],
+                    // The panel's next tiles come from the second-level cache.
+                    ahead: [2 * TILE_BYTES as isize; 2],
                     ahead_stride: ahead.map_or(stride, |ahead| ahead.stride),
                     ahead_turn: 0,
                     activations: self.activations.wrapping_add(first * P::STEP).cast(),
@@ -336,7 +339,7 @@ impl<V: Vectors, P: Products<V>> Block<V, P> {
                 }
                 // SAFETY: the caller's promise.
                 unsafe {
-                    self.tokens.1.multiply_tiles(&mut product, streams, 2.min(vectors - first));
+                    P::multiply_tiles(registers, &mut product, streams, 2.min(vectors - first));
                 }
             }
         }
