@@ -193,13 +193,13 @@ mod pairs {
 
     impl Bf16Pairs {
         pub fn new(supported: Supported) -> Option<(Avx512, Bf16Pairs)> {
-            // SAFETY: `Supported` says what the machine has; the last set includes the others.
             let tiles = match supported.get() {
                 InstructionSet::Avx512Bf16 => None,
+                // SAFETY: `Supported` says what the machine has.
                 InstructionSet::Amx => Some(unsafe { Amx::assume() }),
                 _ => return None,
             };
-            // SAFETY: likewise.
+            // SAFETY: likewise; both sets include it.
             Some((unsafe { Avx512::assume() }, Bf16Pairs { tiles }))
         }
     }

@@ -79,6 +79,11 @@ pub(super) fn sum<V: Vectors, P: Products<V>>(
     let Some(registers) = &p.take_tiles() else { unreachable!("activations lie in tiles") };
     let count = packing.rows();
     let tiles = rows.len().div_ceil(TILE_ROWS) * matrices.len();
+    assert!(matrices.iter().all(|matrix| matrix.columns() == packing.columns()), "of one width");
+    // Streams that are walked along together have one stride.
+    let stride = matrices.first().map(Matrix::stride_bytes);
+    let have_one_stride = matrices.iter().all(|matrix| Some(matrix.stride_bytes()) == stride);
+    let streams = if have_one_stride { STREAMS } else { 1 };
     for lane in packing.blocks() {
         let vectors = packing.width(lane) / TILE_ROWS;
         let product = BlockProduct::<V, P> {
@@ -87,7 +92,7 @@ pub(super) fn sum<V: Vectors, P: Products<V>>(
             columns: packing.columns(),
             activations: activations[packing.offset(lane, 0)..].as_ptr(),
         };
-        let share = tiles.div_ceil(STREAMS.min(TILES / vectors));
+        let share = tiles.div_ceil(streams.min(TILES / vectors));
         for index in 0..share {
             let stream = |tile: usize| Stream::new(matrices, &rows, count, tile);
             let Some(first) = stream(index) else { continue };

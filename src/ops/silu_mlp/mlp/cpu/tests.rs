@@ -42,7 +42,7 @@ impl Problem {
             rows,
             x: random(activation, &[rows, hidden], 1.0),
             gate_weight: random(weight, &[ffn, hidden], first),
-            up_weight: random(weight, &[ffn, hidden], first * 1.1),
+            up_weight: random_with_gaps(weight, &[ffn, hidden], first * 1.1, 9),
             down_weight: random(weight, &[hidden, ffn], second),
             gate_bias: random(weight, &[ffn], 0.5),
             up_bias: random(weight, &[ffn], 0.6),
@@ -99,11 +99,15 @@ impl Problem {
     }
 }
 
-/// Uniform values, the gaps between rows NaN.
 fn random(dtype: DType, shape: &[usize], scale: f64) -> Tensor {
+    random_with_gaps(dtype, shape, scale, 5)
+}
+
+/// Uniform values, the gaps between rows NaN.
+fn random_with_gaps(dtype: DType, shape: &[usize], scale: f64, gap: usize) -> Tensor {
     let mut strides = vec![1; shape.len()];
     if shape.len() == 2 {
-        strides[0] = shape[1] + 5;
+        strides[0] = shape[1] + gap;
     }
     let mut tensor = Tensor::zeros(Layout::strided(dtype, shape, &strides).unwrap());
     tensor.span_bytes_mut().fill(0xFF);
