@@ -1,5 +1,6 @@
 //! Matrix products with weights in the layout of `nn.Linear`, used as they lie.
 
+pub(crate) mod activations;
 mod matrix;
 pub(crate) mod stream;
 mod stream_tiles;

@@ -14,9 +14,10 @@ use crate::backend::cpu::float_rows::{FloatRows, FloatRowsMut};
 use crate::backend::cpu::instructions::Vectors;
 use crate::backend::cpu::parallel::{Shared, chunk, for_each_chunk};
 use crate::backend::cpu::product::Matrix;
-use crate::backend::cpu::product::stream::{
-    Activations, ActivationsMut, Arrangement, SumRows, SumSelected, row_stride,
+use crate::backend::cpu::product::activations::{
+    Activations, ActivationsMut, Arrangement, row_stride,
 };
+use crate::backend::cpu::product::stream::{SumRows, SumSelected};
 use crate::backend::cpu::products::{self, ProductJob, Products};
 use crate::backend::cpu::{Cpu, Workspace};
 use crate::error::Error;

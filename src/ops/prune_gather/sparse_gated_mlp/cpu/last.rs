@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::backend::cpu::instructions::{Leaf, Vectors};
 use crate::backend::cpu::product::Matrix;
-use crate::backend::cpu::product::stream::row_stride;
+use crate::backend::cpu::product::activations::row_stride;
 use crate::dtype::Float;
 use crate::ops::silu_mlp::mlp::cpu::layer::Output;
 use crate::ops::silu_mlp::mlp::cpu::strategy::MAX_STREAM_ROWS;

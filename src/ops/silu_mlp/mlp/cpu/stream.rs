@@ -8,7 +8,8 @@ use super::strategy::{Kernel, Strategy};
 use crate::backend::cpu::Workspace;
 use crate::backend::cpu::instructions::{Leaf, Vectors};
 use crate::backend::cpu::parallel::{Shared, chunk, for_each_chunk};
-use crate::backend::cpu::product::stream::{Activations, ActivationsMut, Arrangement, SumRows};
+use crate::backend::cpu::product::activations::{Activations, ActivationsMut, Arrangement};
+use crate::backend::cpu::product::stream::SumRows;
 use crate::backend::cpu::products::Products;
 use crate::dtype::Float;
 
