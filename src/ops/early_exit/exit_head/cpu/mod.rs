@@ -87,7 +87,7 @@ pub(super) fn states(
     }
 }
 
-/// How the work is spread; a function of shape and threads, of which results do not depend.
+/// How the work is spread; a function of shape, threads and instructions. Results do not depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Strategy {
     threads: usize,

@@ -1,4 +1,4 @@
-//! Which kernel runs, and in how many pieces: a function of shape, types and threads alone.
+//! Which kernel runs, and in how many pieces: a function of shape, types, threads and instructions alone.
 
 use std::ops::RangeInclusive;
 
@@ -28,7 +28,7 @@ pub(super) struct Strategy {
 
 /// Rows up to which [`Kernel::Stream`] is faster.
 pub(crate) const MAX_STREAM_ROWS: usize = 16;
-/// Rows up to which, and from which on, [`Kernel::StreamTiles`] is faster: fewer leave tiles empty.
+/// Rows for which [`Kernel::StreamTiles`] is faster: of a single one, most of each tile would be empty.
 const STREAM_TILES_ROWS: RangeInclusive<usize> = 2..=64;
 /// Rows up to which a batch-invariant operation promises results that do not depend on the batch.
 const MAX_INVARIANT_ROWS: usize = 64;
