@@ -2,9 +2,13 @@
 """What Hugging Face transformers generates greedily: tests/data/generation_*.json. Under masks, which transformers does
 not know, what scripts/layerskip/model.py does.
 
+What follows the model's name says what is changed: `30`, `50`, `50_even` the masks; `llama3` the rotary positions, which are
+stretched as the file's `rope_scaling` says.
+
     python3 scripts/generation_goldens.py data/layerskip tests/data/generation_layerskip.json
     python3 scripts/generation_goldens.py models/smollm2 tests/data/generation_smollm2.json     # of scripts/smollm2.py
     python3 scripts/generation_goldens.py data/layerskip tests/data/generation_layerskip_50.json  # under masks_50
+    python3 scripts/generation_goldens.py data/layerskip tests/data/generation_layerskip_llama3.json
     python3 scripts/generation_goldens.py --check data/layerskip tests/data/generation_layerskip.json
 
 In float32 on one thread. Beside each prompt's tokens stands the smallest distance of a chosen token's logit from the second
@@ -39,15 +43,29 @@ PROMPTS = {
     ],
 }
 TOKENS = {"layerskip": 64, "smollm2": 32}
+# Of a head of 32 features and theta 10,000, whose waves are 6 to 35,333 positions long, some are kept (up to 16
+# positions), some blended and some stretched (from 64 on).
+ROPE_SCALING = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
 
 
-def greedy_by_transformers(folder: Path, prompt: torch.Tensor, count: int) -> tuple[list[int], torch.Tensor]:
+def greedy_by_transformers(
+    folder: Path, variant: str, prompt: torch.Tensor, count: int
+) -> tuple[list[int], torch.Tensor]:
     """The tokens, and the logits `[tokens, vocabulary]` that they are the best of."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    config = AutoConfig.from_pretrained(folder)
+    if variant == "llama3":
+        config.rope_scaling = ROPE_SCALING
+    model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32)
     output = model.generate(
         prompt,
         attention_mask=torch.ones_like(prompt),
@@ -89,21 +107,22 @@ def generate(folder: Path, kind: str) -> dict[str, Any]:
     from tokenizers import Tokenizer
 
     torch.set_num_threads(1)
-    model, _, pruned = kind.partition("_")
+    model, _, variant = kind.partition("_")
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     cases = []
     for text in PROMPTS[model]:
         prompt = torch.tensor([tokenizer.encode(text, add_special_tokens=False).ids])
-        if pruned:
-            masks = folder / f"masks_{pruned}.safetensors"
+        if variant[:1].isdigit():
+            masks = folder / f"masks_{variant}.safetensors"
             tokens, logits = greedy_under_masks(folder, masks, prompt, TOKENS[model])
         else:
-            tokens, logits = greedy_by_transformers(folder, prompt, TOKENS[model])
+            tokens, logits = greedy_by_transformers(folder, variant, prompt, TOKENS[model])
         best_two = logits.topk(2).values
         margin = (best_two[:, 0] - best_two[:, 1]).min().item()
         case = {"prompt": text, "prompt_tokens": prompt[0].tolist(), "tokens": tokens}
         cases.append(case | {"smallest_margin": round(margin, 4)})
-    return {"model": kind, "cases": cases}
+    made = {"model": kind, "cases": cases}
+    return made | {"rope_scaling": ROPE_SCALING} if variant == "llama3" else made
 
 
 def main() -> int:
@@ -114,8 +133,12 @@ def main() -> int:
     options = parser.parse_args()
     environment.provide("requirements-torch.txt")
     kind = options.file.stem.removeprefix("generation_")
-    if kind.partition("_")[0] not in PROMPTS:
-        parser.error(f"{options.file}: expected generation_{{{','.join(PROMPTS)}}}.json, or with _PERCENT behind it")
+    model, _, variant = kind.partition("_")
+    if model not in PROMPTS or not (variant in ("", "llama3") or variant[:1].isdigit()):
+        parser.error(
+            f"{options.file}: expected generation_{{{','.join(PROMPTS)}}}.json, "
+            "or with _PERCENT[_even] or _llama3 behind the model's name"
+        )
     made = generate(options.folder, kind)
     if not options.check:
         options.file.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -2,6 +2,7 @@
 S1 to S5.
 
     python3 scripts/layerskip/prune.py data/layerskip --pruned 0.5     # writes masks_50.safetensors and masks_50.json
+    python3 scripts/layerskip/prune.py data/layerskip --pruned 0.5 --even     # masks_50_even: all sets shrink alike
 
 Needs torch, tokenizers and safetensors, and apt-get for the text (corpus.py). The folder is a Hugging Face Llama's with a
 tied head. Weights are not changed and nothing is trained.
@@ -9,7 +10,8 @@ tied head. Weights are not changed and nothing is trained.
 The score of a feature or neuron is the diagonal of the empirical Fisher information of its mask: the mean over texts of
 (dL/dm)^2 at m = 1, half of which estimates how much the loss grows without it (arXiv 2204.09656, section 4.1). In
 `ROUNDS` rounds, those of the lowest score for each weight that goes with them are left out, over all layers and sets, and
-the rest is scored anew under the masks so far.
+the rest is scored anew under the masks so far. With `--even`, every set of every layer keeps the same share of its entries,
+those of the highest score: worse, but what is read shrinks as well as what is computed.
 """
 
 import argparse
@@ -93,6 +95,23 @@ def thinned(config, masks, scored, target):
     return masks
 
 
+def evenly_thinned(config, masks, scored, target):
+    """Leaves the same share of every set, so that about `target` weights are left."""
+    widths = [mask.numel() for mask in masks[0]]
+    attention = weights_left(config, [widths[0], widths[1], 0, 0, 0])
+    mlp = weights_left(config, widths) - attention
+    # attention * share + mlp * share^2 = target of a layer: a layer's attention is cut on one side, its MLP on both.
+    share = ((attention**2 + 4 * mlp * target / config.layers) ** 0.5 - attention) / (2 * mlp)
+    result = []
+    for layer, own_scores in zip(masks, scored):
+        row = []
+        for mask, score in zip(layer, own_scores):
+            best = torch.argsort(score.where(mask > 0, -1.0), descending=True, stable=True)[: round(share * len(mask))]
+            row.append(torch.zeros_like(mask).index_fill(0, best, 1.0))
+        result.append(row)
+    return result
+
+
 def rounded(masks, scored):
     """Sizes to the nearest multiple; where they grow, the best of what was left out comes back."""
     result = []
@@ -106,14 +125,14 @@ def rounded(masks, scored):
     return result
 
 
-def choose(model, texts, share):
+def choose(model, texts, share, thin):
     config = model.config
     width, inner_width = config.hidden, config.ffn
     masks = [[torch.ones(n) for n in (width, width, width, inner_width, width)] for _ in range(config.layers)]
     dense = config.layers * weights_left(config, [width, width, width, inner_width, width])
     for step in range(1, ROUNDS + 1):
         scored = scores(model, texts, masks)
-        masks = thinned(config, masks, scored, dense * share ** (step / ROUNDS))
+        masks = thin(config, masks, scored, dense * share ** (step / ROUNDS))
     # What is left out now has no gradient to come back by: the scores of the last round are still those before it.
     masks = rounded(masks, scored)
     left = sum(weights_left(config, [int(mask.sum()) for mask in layer]) for layer in masks)
@@ -137,6 +156,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="of the model")
     parser.add_argument("--pruned", type=float, required=True, help="share of the layers' weights that is left out")
+    parser.add_argument("--even", action="store_true", help="leave the same share of every set of every layer")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     if not 0 < options.pruned < 1:
@@ -147,15 +167,15 @@ def main():
     tokenizer = Tokenizer.from_file(str(options.folder / "tokenizer.json"))
     training, validation = training_and_validation()
     calibration, validation = cut(tokenizer, training, CALIBRATION), cut(tokenizer, validation, VALIDATION)
-    masks, share = choose(model, calibration, 1 - options.pruned)
+    masks, share = choose(model, calibration, 1 - options.pruned, evenly_thinned if options.even else thinned)
     report = {
-        "score": "empirical Fisher information of the mask, for each weight",
+        "score": "empirical Fisher information of the mask" + ("" if options.even else ", for each weight"),
         "share_of_layer_weights_left": round(share, 4),
         "validation_loss": round(evaluate(model, validation, masks), 4),
         "validation_loss_dense": round(evaluate(model, validation, None), 4),
         "sizes": {name: [int(layer[kind].sum()) for layer in masks] for kind, name in enumerate(NAMES)},
     }
-    name = f"masks_{round(100 * options.pruned)}"
+    name = f"masks_{round(100 * options.pruned)}" + ("_even" if options.even else "")
     tensors = {
         f"layers.{index}.{NAMES[kind]}.mask": mask.to(torch.uint8)
         for index, layer in enumerate(masks)

@@ -38,15 +38,22 @@ struct Case {
     tokens: Vec<i32>,
 }
 
+fn golden_file(name: &str) -> Value {
+    let file = format!("{}/tests/data/generation_{name}.json", env!("CARGO_MANIFEST_DIR"));
+    serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
+}
+
 impl Golden {
     fn load(folder: &Path, name: &str) -> Golden {
-        let file = format!("{}/tests/data/generation_{name}.json", env!("CARGO_MANIFEST_DIR"));
-        let mut golden: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+        Golden::load_as(folder, name, DType::BF16)
+    }
+
+    fn load_as(folder: &Path, name: &str, dtype: DType) -> Golden {
         let config = Config::load(folder).unwrap();
         Golden {
             tokenizer: Tokenizer::from_file(folder.join("tokenizer.json")).unwrap(),
-            weights: Weights::load(folder, &config, DType::BF16).unwrap(),
-            cases: serde_json::from_value(golden["cases"].take()).unwrap(),
+            weights: Weights::load(folder, &config, dtype).unwrap(),
+            cases: serde_json::from_value(golden_file(name)["cases"].take()).unwrap(),
             config,
         }
     }
@@ -94,6 +101,34 @@ fn the_models_tokens_are_those_of_transformers() {
 }
 
 #[test]
+fn weights_of_other_types_give_the_tokens_of_transformers() {
+    // The model's bf16 fits f16 but for the smallest weights; transformers' tokens are the same with weights so rounded.
+    for dtype in [DType::F32, DType::F16] {
+        let golden = Golden::load_as(&shipped(), "layerskip", dtype);
+        assert_eq!(golden.weights.head.dtype(), dtype);
+        golden.check(&golden.weights, &[3], &[3]);
+    }
+}
+
+#[test]
+fn stretched_positions_give_the_tokens_of_transformers() {
+    let scaling = golden_file("layerskip_llama3")["rope_scaling"].take();
+    let fields: [fn(&mut Value, Value); 2] = [
+        |config, scaling| config["rope_scaling"] = scaling,
+        |config, scaling| config["rope_parameters"] = scaling,
+    ];
+    let plain = Golden::load(&shipped(), "layerskip");
+    for set in fields {
+        let folder = with_config(|config| set(config, scaling.clone()));
+        let golden = Golden::load(folder.path(), "layerskip_llama3");
+        for (case, plain) in golden.cases.iter().zip(&plain.cases) {
+            assert_ne!(case.tokens, plain.tokens, "the positions make no difference");
+        }
+        golden.check(&golden.weights, &[3], &[3]);
+    }
+}
+
+#[test]
 fn candle_alone_gives_the_same_tokens() {
     let golden = Golden::load(&shipped(), "layerskip");
     let weights = golden.weights.to_dtype(DType::F32).unwrap();
@@ -105,9 +140,9 @@ fn candle_alone_gives_the_same_tokens() {
 
 #[test]
 fn the_pruned_models_tokens_are_those_under_masks() {
-    for (name, masks) in [("layerskip_30", "masks_30"), ("layerskip_50", "masks_50")] {
-        let golden = Golden::load(&shipped(), name);
-        let file = shipped().join(masks).with_extension("safetensors");
+    for masks in ["30", "50", "50_even"] {
+        let golden = Golden::load(&shipped(), &format!("layerskip_{masks}"));
+        let file = shipped().join(format!("masks_{masks}.safetensors"));
         let sets = pruning::load(&file, &golden.config).unwrap();
         let pruned = pruning::pruned(&golden.weights, &sets).unwrap();
         golden.check(&pruned, &[2], &[3]);
