@@ -9,9 +9,25 @@ use super::silu::exp_of_negative;
 /// large one.
 #[inline(always)]
 pub(crate) fn sigmoid<V: Vectors>(v: V, x: V::Vector) -> V::Vector {
+    let [above, below] = sigmoid_parts(v, x);
+    v.div(above, below)
+}
+
+/// [`sigmoid`] of two, within 4 ulp, by one division; where either is NaN, both are.
+#[inline(always)]
+pub(crate) fn sigmoids<V: Vectors>(v: V, [a, b]: [V::Vector; 2]) -> [V::Vector; 2] {
+    let [above_a, below_a] = sigmoid_parts(v, a);
+    let [above_b, below_b] = sigmoid_parts(v, b);
+    let inverse = v.div(v.splat(1.0), v.mul(below_a, below_b));
+    [v.mul(above_a, v.mul(below_b, inverse)), v.mul(above_b, v.mul(below_a, inverse))]
+}
+
+/// Numerator and denominator of [`sigmoid`]; the latter is between 1 and 2.
+#[inline(always)]
+fn sigmoid_parts<V: Vectors>(v: V, x: V::Vector) -> [V::Vector; 2] {
     let (zero, one) = (v.splat(0.0), v.splat(1.0));
     let e = exp_of_negative(v, v.sub(zero, v.abs(x)));
-    v.div(v.select_less(x, zero, e, one), v.add(one, e))
+    [v.select_less(x, zero, e, one), v.add(one, e)]
 }
 
 /// `tanh(x)`, within 3 ulp.
@@ -42,20 +58,24 @@ mod tests {
     use super::*;
     use crate::backend::cpu::instructions::{InstructionSet, MAX_LANES, Supported, VectorJob};
 
-    /// Both of up to a vector of numbers.
-    struct Both<'a>(&'a [f32]);
+    /// All of some numbers: [`sigmoid`], [`tanh`] and [`sigmoids`] of it and of half of it.
+    struct All<'a>(&'a [f32]);
 
-    impl VectorJob for Both<'_> {
-        type Output = Vec<[f32; 2]>;
+    impl VectorJob for All<'_> {
+        type Output = Vec<[f32; 4]>;
 
-        fn run<V: Vectors>(self, v: V) -> Vec<[f32; 2]> {
+        fn run<V: Vectors>(self, v: V) -> Vec<[f32; 4]> {
             let mut results = Vec::new();
             for x in self.0.chunks(V::LANES) {
                 let vector = v.load_slice(x);
-                let [mut a, mut b] = [[0f32; MAX_LANES]; 2];
-                v.store_slice(sigmoid(v, vector), &mut a[..V::LANES]);
-                v.store_slice(tanh(v, vector), &mut b[..V::LANES]);
-                results.extend(a.into_iter().zip(b).map(|(a, b)| [a, b]).take(x.len()));
+                let [first, second] = sigmoids(v, [vector, v.mul(vector, v.splat(0.5))]);
+                let mut lanes = [[0f32; MAX_LANES]; 4];
+                for (result, lanes) in
+                    [sigmoid(v, vector), tanh(v, vector), first, second].into_iter().zip(&mut lanes)
+                {
+                    v.store_slice(result, &mut lanes[..V::LANES]);
+                }
+                results.extend((0..x.len()).map(|lane| lanes.map(|lanes| lanes[lane])));
             }
             results
         }
@@ -72,13 +92,20 @@ mod tests {
         let magnitudes = (0..200_000).map(|step| 1.000_2f32.powi(step - 100_000));
         let x: Vec<f32> = magnitudes.filter(|x| *x < 86.0).flat_map(|x| [x, -x]).collect();
         for set in InstructionSet::available() {
-            let mut worst = [0f64; 2];
-            for (x, [s, t]) in x.iter().zip(Supported::new(set).unwrap().dispatch(Both(&x))) {
-                let x = f64::from(*x);
-                worst[0] = worst[0].max(ulps(s, 1.0 / (1.0 + (-x).exp())));
-                worst[1] = worst[1].max(ulps(t, x.tanh()));
+            let mut worst = [0f64; 4];
+            for (x, got) in x.iter().zip(Supported::new(set).unwrap().dispatch(All(&x))) {
+                let (x, half) = (f64::from(*x), f64::from(*x * 0.5));
+                let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+                let want = [sigmoid(x), x.tanh(), sigmoid(x), sigmoid(half)];
+                for (worst, (got, want)) in worst.iter_mut().zip(got.into_iter().zip(want)) {
+                    *worst = worst.max(ulps(got, want));
+                }
             }
-            assert!(worst[0] <= 3.0 && worst[1] <= 3.0, "{set}: {worst:?} ulp");
+            let limits = [3.0, 3.0, 4.0, 4.0];
+            assert!(
+                worst.iter().zip(limits).all(|(worst, limit)| *worst <= limit),
+                "{set}: {worst:?} ulp"
+            );
         }
     }
 
@@ -86,10 +113,10 @@ mod tests {
     fn ends_of_the_range_are_right() {
         let x = [f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN, 0.0, -0.0, f32::NAN];
         for set in InstructionSet::available() {
-            let results = Supported::new(set).unwrap().dispatch(Both(&x));
+            let results = Supported::new(set).unwrap().dispatch(All(&x));
             let finite =
                 [[1.0, 1.0], [0.0, -1.0], [1.0, 1.0], [0.0, -1.0], [0.5, 0.0], [0.5, -0.0]];
-            assert_eq!(results[..6], finite, "{set}");
+            assert_eq!(results[..6], finite.map(|[s, t]| [s, t, s, s]), "{set}");
             assert!(results[6].iter().all(|value| value.is_nan()), "{set}");
         }
     }

@@ -74,6 +74,27 @@ impl Vectors for Avx2 {
     }
 
     memory_operations! {
+        unsafe fn transpose(self, from: *const f32, to: *mut f32, stride: usize) {
+            let mut rows = [_mm256_setzero_ps(); 8];
+            for (i, row) in rows.iter_mut().enumerate() {
+                *row = _mm256_loadu_ps(from.add(8 * i));
+            }
+            for half in 0..2 {
+                // Columns 2 half and 2 half + 1, and 4 behind each, of four rows.
+                for (quarter, rows) in [&rows[..4], &rows[4..]].into_iter().enumerate() {
+                    let (a, b) = match half {
+                        0 => (_mm256_unpacklo_ps(rows[0], rows[1]), _mm256_unpacklo_ps(rows[2], rows[3])),
+                        _ => (_mm256_unpackhi_ps(rows[0], rows[1]), _mm256_unpackhi_ps(rows[2], rows[3])),
+                    };
+                    let both = [_mm256_shuffle_ps::<0x44>(a, b), _mm256_shuffle_ps::<0xEE>(a, b)];
+                    for (odd, columns) in both.into_iter().enumerate() {
+                        let to = to.add((2 * half + odd) * stride + 4 * quarter);
+                        _mm_storeu_ps(to, _mm256_castps256_ps128(columns));
+                        _mm_storeu_ps(to.add(4 * stride), _mm256_extractf128_ps::<1>(columns));
+                    }
+                }
+            }
+        }
         unsafe fn load_f32(self, from: *const f32) -> __m256 { _mm256_loadu_ps(from) }
         unsafe fn load_f16(self, from: *const f16) -> __m256 {
             _mm256_cvtph_ps(_mm_loadu_si128(from.cast()))

@@ -84,6 +84,15 @@ impl Vectors for Avx512 {
     }
 
     memory_operations! {
+        unsafe fn transpose(self, from: *const f32, to: *mut f32, stride: usize) {
+            let mut rows = [_mm512_setzero_ps(); 16];
+            for (i, row) in rows.iter_mut().enumerate() {
+                *row = _mm512_loadu_ps(from.add(16 * i));
+            }
+            for (j, column) in transposed(rows).into_iter().enumerate() {
+                _mm512_storeu_ps(to.add(j * stride), column);
+            }
+        }
         unsafe fn load_f32(self, from: *const f32) -> __m512 { _mm512_loadu_ps(from) }
         unsafe fn load_f16(self, from: *const f16) -> __m512 {
             _mm512_cvtph_ps(_mm256_loadu_si256(from.cast()))
@@ -100,6 +109,41 @@ impl Vectors for Avx512 {
             let upper = _mm512_srli_epi32::<16>(round_to_upper_half(vector));
             _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(upper))
         }
+    }
+}
+
+/// Columns of 16 rows.
+#[inline(always)]
+unsafe fn transposed(rows: [__m512; 16]) -> [__m512; 16] {
+    // SAFETY: called with an `Avx512` at hand only.
+    unsafe {
+        // Of two rows each, pairs of elements.
+        let mut pairs = [_mm512_setzero_pd(); 16];
+        for i in (0..16).step_by(2) {
+            pairs[i] = _mm512_castps_pd(_mm512_unpacklo_ps(rows[i], rows[i + 1]));
+            pairs[i + 1] = _mm512_castps_pd(_mm512_unpackhi_ps(rows[i], rows[i + 1]));
+        }
+        // Vector i + j: of the rows i to i + 3, the columns j, j + 4, j + 8 and j + 12.
+        let mut quarters = rows;
+        for i in (0..16).step_by(4) {
+            for half in 0..2 {
+                let (upper, lower) = (pairs[i + half], pairs[i + half + 2]);
+                quarters[i + 2 * half] = _mm512_castpd_ps(_mm512_unpacklo_pd(upper, lower));
+                quarters[i + 2 * half + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(upper, lower));
+            }
+        }
+        let mut columns = quarters;
+        for j in 0..4 {
+            let [a, b] = [quarters[j], quarters[j + 4]];
+            let [c, d] = [quarters[j + 8], quarters[j + 12]];
+            let low = [_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0x44>(c, d)];
+            let high = [_mm512_shuffle_f32x4::<0xEE>(a, b), _mm512_shuffle_f32x4::<0xEE>(c, d)];
+            columns[j] = _mm512_shuffle_f32x4::<0x88>(low[0], low[1]);
+            columns[j + 4] = _mm512_shuffle_f32x4::<0xDD>(low[0], low[1]);
+            columns[j + 8] = _mm512_shuffle_f32x4::<0x88>(high[0], high[1]);
+            columns[j + 12] = _mm512_shuffle_f32x4::<0xDD>(high[0], high[1]);
+        }
+        columns
     }
 }
 

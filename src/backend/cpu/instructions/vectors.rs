@@ -51,6 +51,21 @@ pub(crate) trait Vectors: Copy + fmt::Debug + Send + Sync + 'static {
     /// Likewise, but not into the first-level cache.
     fn prefetch_second_level(self, address: *const u8);
 
+    /// Rows become columns: element `j` of row `i` of the `LANES` rows of `LANES` elements from `from` on goes to
+    /// `to[j * stride + i]`.
+    ///
+    /// # Safety
+    /// These elements can be read and written.
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, to: *mut f32, stride: usize) {
+        for i in 0..Self::LANES {
+            for j in 0..Self::LANES {
+                // SAFETY: the caller's promise.
+                unsafe { *to.add(j * stride + i) = *from.add(i * Self::LANES + j) };
+            }
+        }
+    }
+
     /// # Safety
     /// `LANES` elements from `from` on can be read.
     unsafe fn load_f32(self, from: *const f32) -> Self::Vector;
@@ -206,3 +221,35 @@ macro_rules! memory_operations {
 }
 
 pub(super) use {memory_operations, register_operations};
+
+#[cfg(test)]
+#[allow(unsafe_code, reason = "blocks are transposed through pointers")]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::instructions::{InstructionSet, Supported, VectorJob};
+
+    struct Transpose;
+
+    impl VectorJob for Transpose {
+        type Output = ();
+
+        fn run<V: Vectors>(self, v: V) {
+            let (lanes, stride) = (V::LANES, V::LANES + 3);
+            let from: Vec<f32> = (0..lanes * lanes).map(|at| at as f32).collect();
+            let mut to = vec![-1.0; lanes * stride];
+            // SAFETY: as many rows and columns as there are lanes.
+            unsafe { v.transpose(from.as_ptr(), to.as_mut_ptr(), stride) };
+            for (at, value) in to.into_iter().enumerate() {
+                let (row, column) = (at / stride, at % stride);
+                let expected = if column < lanes { from[column * lanes + row] } else { -1.0 };
+                assert_eq!(value, expected, "{v:?}, row {row}, column {column}");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_become_columns() {
+        InstructionSet::available()
+            .for_each(|set| Supported::new(set).unwrap().dispatch(Transpose));
+    }
+}

@@ -3,6 +3,7 @@
 //! A panel holds three vectors side by side for each column of a weight. Of a GRU's weights, these are of the reset, the
 //! update and the new gate of a vector of hidden units, a *group*: a tile then has all that a state needs in its registers.
 //! Of any other weight, they are of rows that follow each other. Lanes without a row hold zeros.
+#![allow(unsafe_code, reason = "blocks are transposed through pointers")]
 
 use crate::backend::cpu::float_rows::FloatRows;
 use crate::backend::cpu::instructions::{MAX_LANES, Vectors};
@@ -98,18 +99,29 @@ pub(super) fn pack<V: Vectors>(
 ) {
     let row = 3 * V::LANES;
     let weight = FloatRows::new(weight);
-    panel.fill(0.0);
-    // A block of columns at a time, so that what is written stays in the first-level cache.
+    let mut block = [[0f32; MAX_LANES * MAX_LANES]; 3];
     for first in (0..columns).step_by(V::LANES) {
         let count = V::LANES.min(columns - first);
-        let block = &mut panel[first * row..][..count * row];
-        for place in 0..row {
-            let (vector, lane) = (place / V::LANES, place % V::LANES);
-            let Some(from) = rows.row::<V>(index, vector, lane) else { continue };
-            let mut values = [0f32; MAX_LANES];
-            v.store_slice(weight.load(v, from, first), &mut values[..V::LANES]);
-            for (column, value) in block.chunks_exact_mut(row).zip(values) {
-                column[place] = value;
+        for (vector, block) in block.iter_mut().enumerate() {
+            for (lane, values) in block.chunks_exact_mut(V::LANES).take(V::LANES).enumerate() {
+                if let Some(from) = rows.row::<V>(index, vector, lane) {
+                    v.store_slice(weight.load(v, from, first), values);
+                }
+            }
+        }
+        let panel = &mut panel[first * row..][..count * row];
+        for (vector, block) in block.iter().enumerate() {
+            if count == V::LANES {
+                // SAFETY: a block of whole rows, and as many columns of the panel.
+                unsafe {
+                    v.transpose(block.as_ptr(), panel[vector * V::LANES..].as_mut_ptr(), row)
+                };
+                continue;
+            }
+            for (column, panel) in panel.chunks_exact_mut(row).enumerate() {
+                for (lane, to) in panel[vector * V::LANES..][..V::LANES].iter_mut().enumerate() {
+                    *to = block[lane * V::LANES + column];
+                }
             }
         }
     }

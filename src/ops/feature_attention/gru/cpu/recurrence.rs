@@ -4,7 +4,7 @@
 use super::panels::Groups;
 use super::texts::{Text, running};
 use super::tile::{Operands, Sums, Tile, accumulate, run_groups};
-use crate::backend::cpu::activation::{sigmoid, tanh};
+use crate::backend::cpu::activation::{sigmoids, tanh};
 use crate::backend::cpu::float_rows::{FloatMatrices, FloatMatricesMut, FloatRowsMut};
 use crate::backend::cpu::instructions::Vectors;
 use crate::backend::cpu::parallel::{Shared, chunk};
@@ -203,8 +203,8 @@ impl Tile for StateTile<'_> {
                     };
                     let at = row * groups.state() + group * V::LANES;
                     let before = v.load_f32(self.before.add(at));
-                    let reset = sigmoid(v, v.add(gate(0), reset));
-                    let update = sigmoid(v, v.add(gate(1), update));
+                    let gates = [v.add(gate(0), reset), v.add(gate(1), update)];
+                    let [reset, update] = sigmoids(v, gates);
                     let new = v.add(new, v.load_slice(&self.new_bias[group * V::LANES..]));
                     let new = tanh(v, v.mul_add(reset, new, gate(2)));
                     // (1 - z) n + z h
