@@ -30,7 +30,7 @@ uint32_t swizzle_128_bytes(uint32_t address) { return address ^ (address >> 7 & 
 
 struct TmaLoad {
     uint32_t destination;
-    const TensorMap* map;
+    TensorMap map; // a copy: here a kernel's parameters end with the thread, whose loads may still be under way
     uint32_t barrier;
     int x;
     int y;
@@ -38,7 +38,7 @@ struct TmaLoad {
 };
 
 void copy_element(const TmaLoad& load, uint32_t row, uint32_t column) {
-    const TensorMap& map = *load.map;
+    const TensorMap& map = load.map;
     const uint32_t packed = load.destination + (row * map.box[0] + column) * map.element_bytes;
     const uint32_t address = map.swizzle_128_bytes ? swizzle_128_bytes(packed) : packed;
     unsigned char* destination = shared_pointer(address, map.element_bytes);
@@ -55,7 +55,7 @@ void copy_element(const TmaLoad& load, uint32_t row, uint32_t column) {
 }
 
 void complete_load(const TmaLoad& load) {
-    const TensorMap& map = *load.map;
+    const TensorMap& map = load.map;
     for (uint32_t row = 0; row < map.box[1]; row++) {
         for (uint32_t column = 0; column < map.box[0]; column++) copy_element(load, row, column);
     }
@@ -202,7 +202,7 @@ void tma_load_2d(uint32_t destination, const TensorMap* map, uint32_t barrier, i
     if (reinterpret_cast<uintptr_t>(map) % 64 != 0) fail("TMA: the tensor map is not aligned to 64 bytes");
     const uint32_t alignment = map->swizzle_128_bytes ? 1024 : 128;
     if (destination % alignment != 0) fail("TMA: the destination is not aligned to %u bytes", alignment);
-    const TmaLoad load{destination, map, barrier, x, y, site};
+    const TmaLoad load{destination, *map, barrier, x, y, site};
     if (takes_effect_at_issue()) {
         complete_load(load);
     } else {
