@@ -121,7 +121,9 @@ impl Modules {
             message: "it is not part of this build".to_owned(),
         })?;
         let module = match best_image(source, self.device.compute_capability) {
-            Some(image) => load_image(context, image, &format!("{name}, compiled ahead of time"))?,
+            Some((_, image)) => {
+                load_image(context, image, &format!("{name}, compiled ahead of time"))?
+            }
             None => self.compile(loader, context, source)?,
         };
         loader.modules.insert(name, module.clone());
@@ -189,16 +191,22 @@ fn load_image(
 }
 
 /// The image compiled ahead of time that fits the device best.
-fn best_image(source: &Source, device: (u32, u32)) -> Option<&'static [u8]> {
+fn best_image(source: &Source, device: (u32, u32)) -> Option<(Architecture, &'static [u8])> {
     source
         .images
         .iter()
-        .filter_map(|(architecture, image)| {
-            let architecture: Architecture = architecture.parse().ok()?;
-            Some((architecture.fitness(device)?, *image))
-        })
-        .max_by_key(|(fitness, _)| *fitness)
-        .map(|(_, image)| image)
+        .filter_map(|&(architecture, image)| Some((architecture.parse().ok()?, image)))
+        .filter(|(architecture, _): &(Architecture, _)| architecture.fitness(device).is_some())
+        .max_by_key(|(architecture, _)| architecture.fitness(device))
+}
+
+/// Whether the images that a device is given have the kernels that only its own architecture can run. Those compiled at
+/// run time do.
+pub(super) fn images_are_specific(device: (u32, u32)) -> bool {
+    let specific = |source: &Source| {
+        best_image(source, device).is_none_or(|(architecture, _)| architecture.is_specific())
+    };
+    sources::SOURCES.iter().all(specific)
 }
 
 /// Everything that an image depends on.
@@ -230,7 +238,7 @@ mod tests {
 
     #[test]
     fn the_closest_image_is_taken() {
-        let image = |device| best_image(&SOURCE, device);
+        let image = |device| best_image(&SOURCE, device).map(|(_, image)| image);
         assert_eq!(image((8, 0)), Some(&b"ampere"[..]));
         assert_eq!(image((8, 9)), Some(&b"ada"[..]));
         assert_eq!(image((9, 0)), Some(&b"wgmma"[..]));
