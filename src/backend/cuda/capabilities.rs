@@ -22,7 +22,7 @@ pub struct CudaCapabilities {
     /// The CUDA version that the driver supports, as `1000 * major + 10 * minor`.
     pub driver_version: u32,
     /// Whether the kernels for sm_90a can run: that device, a driver with tensor maps (CUDA 12.0), and, if kernels
-    /// were compiled ahead of time for sm_90, the same for sm_90a.
+    /// were compiled ahead of time for sm_90, the same for sm_90a. Compiled at run time, they need NVRTC 12.0.
     pub wgmma: bool,
 }
 

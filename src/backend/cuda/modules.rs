@@ -200,13 +200,14 @@ fn best_image(source: &Source, device: (u32, u32)) -> Option<(Architecture, &'st
         .max_by_key(|(architecture, _)| architecture.fitness(device))
 }
 
-/// Whether the images that a device is given have the kernels that only its own architecture can run. Those compiled at
-/// run time do.
+/// Whether the images that a device is given have the kernels that only its own architecture can run.
 pub(super) fn images_are_specific(device: (u32, u32)) -> bool {
-    let specific = |source: &Source| {
-        best_image(source, device).is_none_or(|(architecture, _)| architecture.is_specific())
-    };
-    sources::SOURCES.iter().all(specific)
+    sources::SOURCES.iter().all(|source| image_is_specific(source, device))
+}
+
+/// The same of one source. What is compiled at run time is compiled for the device itself.
+fn image_is_specific(source: &Source, device: (u32, u32)) -> bool {
+    best_image(source, device).is_none_or(|(architecture, _)| architecture.is_specific())
 }
 
 /// Everything that an image depends on.
@@ -244,6 +245,15 @@ mod tests {
         assert_eq!(image((9, 0)), Some(&b"wgmma"[..]));
         assert_eq!(image((7, 5)), None);
         assert_eq!(image((10, 0)), None);
+    }
+
+    #[test]
+    fn an_image_for_sm_90_lacks_what_only_sm_90a_has() {
+        const PLAIN: Source = Source { images: &[("80", b"ampere"), ("90", b"hopper")], ..SOURCE };
+        const ELSEWHERE: Source = Source { images: &[("80", b"ampere")], ..SOURCE };
+        assert!(image_is_specific(&SOURCE, (9, 0)));
+        assert!(!image_is_specific(&PLAIN, (9, 0)));
+        assert!(image_is_specific(&ELSEWHERE, (9, 0)), "compiled at run time");
     }
 
     #[test]
