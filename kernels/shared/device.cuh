@@ -308,6 +308,22 @@ __device__ __forceinline__ void tma_load_2d(uint32_t destination, const TensorMa
                  : "memory");
 }
 
+// Asks for a tensor map to be brought to where TMA reads it.
+__device__ __forceinline__ void tma_prefetch_map(const TensorMap* map) {
+    asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+
+// The registers that a thread of this warpgroup may have from now on: a multiple of 8 in 24..256. What is given back can
+// be taken by the block's other warpgroups; taking waits for it. By all threads of a warpgroup, once, in a kernel whose
+// launch bounds say threads and blocks an SM, without which ptxas ignores it.
+template <int Registers> __device__ __forceinline__ void give_registers_back() {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(Registers));
+}
+
+template <int Registers> __device__ __forceinline__ void take_registers() {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(Registers));
+}
+
 // wgmma descriptor of a K-major tile with 128-byte rows and the 128-byte swizzle; add 2 for each 16 elements along K.
 __device__ __forceinline__ uint64_t wgmma_descriptor(const void* tile) {
     const uint64_t encoded_address = (smem_address(tile) & 0x3ffffu) >> 4;
@@ -325,6 +341,13 @@ __device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_grou
 // Waits until at most `Pending` committed groups are unfinished.
 template <int Pending> __device__ __forceinline__ void wgmma_wait() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(Pending) : "memory");
+}
+
+// wgmma reads and writes registers behind the compiler's back. Nothing that it does with these crosses this line: put it
+// between their initialisation and the first wgmma_fence, and between the last wgmma_wait and their use.
+template <int Count> __device__ __forceinline__ void wgmma_pin(float (&d)[Count]) {
+#pragma unroll
+    for (int i = 0; i < Count; ++i) asm volatile("" : "+f"(d[i])::"memory");
 }
 
 // d = A (64x16) * B (16xN) + (accumulate ? d : 0), T = bf16 or f16, N = 64 or 128, for the 128 threads of a warpgroup.

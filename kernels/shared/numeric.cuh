@@ -97,7 +97,12 @@ __device__ __forceinline__ void store_floats_aligned(T* destination, const float
     }
 }
 
-// A tensor whose dtype is known at run time only: 0 f32, 1 f16, 2 bf16.
+// How parameters name a dtype that is known at run time only.
+template <class T> constexpr int DTYPE_CODE = 0;
+template <> constexpr int DTYPE_CODE<f16> = 1;
+template <> constexpr int DTYPE_CODE<bf16> = 2;
+
+// A tensor of such a dtype.
 __device__ __forceinline__ void store_as(void* tensor, int64_t index, int dtype, float value) {
     if (dtype == 0) {
         static_cast<float*>(tensor)[index] = value;

@@ -93,3 +93,22 @@ struct DownParams {
     int32_t vectorised;
     int32_t out_dtype;  // 0 f32, 1 f16, 2 bf16
 };
+
+#if SILUETTE_HAS_WGMMA
+
+// What the wgmma kernels take: tensor maps of f16 or bf16 with the 128-byte swizzle, boxes of 64 columns x 128 rows and
+// zeros outside, and what the other kernels of their half take. The plain MLP leaves up_weight unused.
+struct GateUpWgmmaParams {
+    TensorMap n;
+    TensorMap gate_weight;
+    TensorMap up_weight;
+    GateUpParams other;
+};
+
+struct DownWgmmaParams {
+    TensorMap h;
+    TensorMap down_weight;
+    DownParams other;
+};
+
+#endif // SILUETTE_HAS_WGMMA

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use siluette::arguments::{Arguments, Role};
-use siluette::backend::cuda::CudaOptions;
+use siluette::backend::cuda::{CudaOptions, MlpKernel};
 use siluette::conformance::{Case, Purpose, cases_for};
 use siluette::cudarc::driver::sys::{CUgraphInstantiate_flags as GraphFlags, CUstreamCaptureMode};
 use siluette::cudarc::driver::{CudaSlice, CudaStream, DevicePtr};
@@ -113,10 +113,11 @@ impl<O: Operation> Call<O> {
     }
 }
 
-/// Captures one case of each dtype; says how many.
+/// Captures one case of each dtype; says how many. Cases that a forced kernel cannot do are left out.
 #[allow(unsafe_code, reason = "events cannot cross the border of a graph")]
-fn capture_cases_of<O: Operation>() -> Option<usize> {
-    let (context, cuda) = backend(CudaOptions::default())?;
+fn capture_cases_of<O: Operation>(options: CudaOptions) -> Option<usize> {
+    let forced = options.mlp.forced.is_some();
+    let (context, cuda) = backend(options)?;
     // SAFETY: one stream each.
     unsafe { context.disable_event_tracking() };
     let stream = context.new_stream().unwrap();
@@ -125,7 +126,14 @@ fn capture_cases_of<O: Operation>() -> Option<usize> {
         // The last of the list: neither the smallest, nor empty, nor slow.
         let elements = |case: &Case| case.tensors.iter().map(|t| t.shape.iter().product()).min();
         let elements: Option<usize> = elements(&case);
-        if elements.is_some_and(|elements| (1..5_000).contains(&elements)) {
+        if !elements.is_some_and(|elements| (1..5_000).contains(&elements)) {
+            continue;
+        }
+        let supported = || {
+            let call = Call::<O>::new(&stream, &case).unwrap();
+            cuda.supports(&call.op, &call.layouts().unwrap()).is_ok()
+        };
+        if !forced || supported() {
             cases.insert(case.dtype.clone(), case);
         }
     }
@@ -161,11 +169,30 @@ macro_rules! capture_all {
             assert!(names.contains(&info.name), "{} is missing from this test", info.name);
         }
         $(
-            if let Some(captured) = capture_cases_of::<$operation>() {
+            if let Some(captured) = capture_cases_of::<$operation>(CudaOptions::default()) {
                 assert!(captured > 0, "no case of {}", <$operation as Operation>::NAME);
             }
         )*
     }};
+}
+
+/// Maps are made while the stream is capturing, and the graph keeps them.
+#[test]
+fn kernels_that_take_tensor_maps_can_be_captured() {
+    let mut options = CudaOptions::default();
+    options.mlp.forced = Some(MlpKernel::Wgmma);
+    let Some((_, cuda)) = backend(options.clone()) else { return };
+    if !cuda.capabilities().wgmma {
+        println!("NOT RUN: the device has no wgmma");
+        return;
+    }
+    for captured in [
+        capture_cases_of::<GatedMlp>(options.clone()),
+        capture_cases_of::<SiluMlp>(options.clone()),
+        capture_cases_of::<PrunedGatedMlp>(options),
+    ] {
+        assert!(captured.is_some_and(|cases| cases > 0), "no case with aligned rows");
+    }
 }
 
 #[test]

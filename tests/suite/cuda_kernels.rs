@@ -59,13 +59,36 @@ fn tile_does_every_option() {
     every_option(MlpKernel::Tile, &[1, 63, 64, 65, 127, 128, 129]);
 }
 
+#[test]
+fn wgmma_does_every_option() {
+    every_option(MlpKernel::Wgmma, &[1, 63, 64, 65, 127, 128, 129, 130, 257]);
+}
+
+/// More token tiles than a band of the persistent grid holds, and a last band of one.
+#[test]
+fn wgmma_takes_tiles_in_bands() {
+    let Some(device) = device(options(MlpKernel::Wgmma)) else { return };
+    if !can_run(&device, MlpKernel::Wgmma) {
+        return;
+    }
+    let case = MlpCase {
+        gated: true,
+        rows: 16 * 128 + 5,
+        hidden: 264,
+        ffn: 264,
+        dtype: DType::BF16,
+        aligned: true,
+        options: 0b101,
+    };
+    assert_eq!(passing(&device, std::iter::once(case.build())), 1);
+}
+
 /// What pruned and masked blocks add to the kernels: n from the workspace, masks, features that are left as they are.
 #[test]
 fn tensor_core_kernels_do_pruned_and_masked_blocks() {
-    for kernel in [MlpKernel::Skinny, MlpKernel::Tile] {
+    for kernel in [MlpKernel::Skinny, MlpKernel::Tile, MlpKernel::Wgmma] {
         let Some(device) = device(options(kernel)) else { return };
-        if !has_tensor_cores(&device) {
-            println!("NOT RUN: the device has no tensor cores");
+        if !can_run(&device, kernel) {
             return;
         }
         for op in ["pruned_linear", "pruned_gated_mlp", "masked_gated_mlp"] {
@@ -80,15 +103,16 @@ fn tensor_core_kernels_do_pruned_and_masked_blocks() {
 /// Forces a tensor-core kernel on shapes that it can do, with changing options.
 fn every_option(kernel: MlpKernel, rows: &[usize]) {
     let Some(device) = device(options(kernel)) else { return };
-    if !has_tensor_cores(&device) {
-        println!("NOT RUN: the device has no tensor cores");
+    if !can_run(&device, kernel) {
         return;
     }
-    let shapes = [[8, 8], [72, 136], [136, 72], [256, 264], [264, 600]];
+    let shapes = [[8, 8], [72, 136], [136, 72], [256, 264], [264, 600], [75, 331]];
     for (index, &rows) in rows.iter().enumerate() {
         let [hidden, ffn] = shapes[index % shapes.len()];
         for (dtype, gated) in [(DType::F16, true), (DType::BF16, true), (DType::BF16, false)] {
-            let case = MlpCase { gated, rows, hidden, ffn, dtype, options: index * 5 + 3 }.build();
+            let case =
+                MlpCase { gated, rows, hidden, ffn, dtype, aligned: true, options: index * 5 + 3 }
+                    .build();
             let name = case.name.clone();
             assert_eq!(passing(&device, std::iter::once(case)), 1, "{name} is unsupported");
         }
@@ -96,10 +120,14 @@ fn every_option(kernel: MlpKernel, rows: &[usize]) {
 }
 
 #[test]
-fn kernels_that_do_not_exist_are_refused() {
+fn forced_kernels_that_cannot_be_had_are_refused() {
     let Some(device) = device(options(MlpKernel::Wgmma)) else { return };
-    let cases = [3, 65].map(|rows| gated_case(rows, 64, 64, DType::BF16));
+    // Rows that are not aligned, and what no tensor core takes.
+    let cases = [gated_case(65, 33, 51, DType::BF16), gated_case(65, 64, 64, DType::F32)];
     assert_eq!(passing(&device, cases.into_iter()), 0);
+    if !can_run(&device, MlpKernel::Wgmma) {
+        assert_eq!(passing(&device, std::iter::once(gated_case(130, 64, 64, DType::BF16))), 0);
+    }
 }
 
 #[test]
@@ -117,7 +145,7 @@ fn the_default_choice_reaches_every_kernel() {
     let Some(device) = open(Backend::Cuda) else { return };
     let Device::Cuda(cuda) = &device else { unreachable!("asked for CUDA") };
     let mut seen = BTreeSet::new();
-    for rows in [0, 1, 2, 3, 8, 9, 16, 17, 33, 64, 65, 130] {
+    for rows in [0, 1, 2, 3, 8, 9, 16, 17, 33, 64, 65, 127, 130] {
         for (hidden, ffn) in [(40, 72), (33, 51), (136, 520)] {
             for dtype in DType::FLOATS {
                 let op = GatedMlp::new(hidden, ffn, dtype).unwrap();
@@ -136,6 +164,10 @@ fn the_default_choice_reaches_every_kernel() {
     if has_tensor_cores(&device) {
         expected.extend(["gate_up_skinny8", "down_skinny16", "gate_up_skinny32", "down_skinny64"]);
         expected.extend(["gate_up_tile", "down_tile", "down_reduce"]);
+    }
+    // What is a few tiles to the simulator's four multiprocessors is too little for a GPU's.
+    if wgmma(&device) && cuda.cuda().capabilities().multiprocessors <= 4 {
+        expected.extend(["gate_up_wgmma", "down_wgmma"]);
     }
     for kernel in expected {
         assert!(seen.iter().any(|name| name.contains(kernel)), "{kernel} not among {seen:?}");
@@ -169,6 +201,25 @@ fn batch_invariant_descriptors_keep_their_promise() {
     }
 }
 
+/// Whether the device has what a kernel is made of; says so if not.
+fn can_run(device: &Device, kernel: MlpKernel) -> bool {
+    let can_run = match kernel {
+        MlpKernel::Wgmma => wgmma(device),
+        _ => has_tensor_cores(device),
+    };
+    if !can_run {
+        println!("NOT RUN: the device has no tensor cores that {kernel:?} could use");
+    }
+    can_run
+}
+
+fn wgmma(device: &Device) -> bool {
+    match device {
+        Device::Cuda(device) => device.cuda().capabilities().wgmma,
+        _ => false,
+    }
+}
+
 fn has_tensor_cores(device: &Device) -> bool {
     match device {
         Device::Cuda(device) => device.cuda().capabilities().has_tensor_cores(),
@@ -181,7 +232,7 @@ fn has_rows(case: &Case, rows: std::ops::RangeInclusive<usize>) -> bool {
 }
 
 fn gated_case(rows: usize, hidden: usize, ffn: usize, dtype: DType) -> Case {
-    MlpCase { gated: true, rows, hidden, ffn, dtype, options: 0 }.build()
+    MlpCase { gated: true, rows, hidden, ffn, dtype, aligned: false, options: 0 }.build()
 }
 
 struct MlpCase {
@@ -190,6 +241,8 @@ struct MlpCase {
     hidden: usize,
     ffn: usize,
     dtype: DType,
+    /// Whether rows start on multiples of 16 bytes whatever their length.
+    aligned: bool,
     /// Bits: biases, norm, residual, early rounding, gaps between rows, f32 output.
     options: usize,
 }
@@ -198,14 +251,16 @@ impl MlpCase {
     fn build(&self) -> Case {
         let [biases, norm, residual, early, gaps, f32_out] =
             std::array::from_fn(|bit| self.options >> bit & 1 == 1);
-        // Rows stay on multiples of 16 bytes.
-        let gap = if gaps { 8 } else { 0 };
+        let gap = |columns: usize| {
+            let to_alignment = if self.aligned { columns.next_multiple_of(8) - columns } else { 0 };
+            to_alignment + if gaps { 8 } else { 0 }
+        };
         let (rows, hidden, ffn, dtype) = (self.rows, self.hidden, self.ffn, self.dtype);
         let spec = |name, shape: &[usize], fill| TensorSpec {
             name,
             dtype,
             shape: shape.to_vec(),
-            gap: if shape.len() == 2 { gap } else { 0 },
+            gap: if shape.len() == 2 { gap(shape[1]) } else { 0 },
             fill,
         };
         let normal = |scale| Fill::Normal { scale };
@@ -244,7 +299,7 @@ impl MlpCase {
             purpose: Purpose::Conformance,
             tensors,
             parameters,
-            output_gap: gap,
+            output_gap: gap(hidden),
             tolerance: tolerance(dtype),
         }
     }

@@ -57,6 +57,10 @@ impl Architecture {
         }
     }
 
+    pub(crate) fn is_specific(self) -> bool {
+        self.kind == Kind::Specific
+    }
+
     pub(crate) fn is_virtual(self) -> bool {
         self.kind == Kind::Virtual
     }

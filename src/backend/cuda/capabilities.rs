@@ -4,6 +4,7 @@ use cudarc::driver::CudaContext;
 use cudarc::driver::sys::CUdevice_attribute as Attribute;
 
 use super::driver::{device_error, driver_version};
+use super::modules::images_are_specific;
 use crate::error::Error;
 
 /// What the choice of kernels and their launches depend on.
@@ -20,21 +21,28 @@ pub struct CudaCapabilities {
     pub max_grid: [u32; 3],
     /// The CUDA version that the driver supports, as `1000 * major + 10 * minor`.
     pub driver_version: u32,
+    /// Whether the kernels for sm_90a can run: that device, a driver with tensor maps (CUDA 12.0), and, if kernels
+    /// were compiled ahead of time for sm_90, the same for sm_90a. Compiled at run time, they need NVRTC 12.0.
+    pub wgmma: bool,
 }
 
 impl CudaCapabilities {
-    pub(crate) fn of(context: &CudaContext) -> Result<CudaCapabilities, Error> {
+    pub(crate) fn of(
+        context: &CudaContext,
+        driver_has_tensor_maps: bool,
+    ) -> Result<CudaCapabilities, Error> {
         let get = |attribute: Attribute| {
             context
                 .attribute(attribute)
                 .map(i32::unsigned_abs)
                 .map_err(|error| device_error("asking for the device's limits", error))
         };
+        let compute_capability = (
+            get(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+            get(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+        );
         Ok(CudaCapabilities {
-            compute_capability: (
-                get(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
-                get(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
-            ),
+            compute_capability,
             multiprocessors: get(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
             shared_memory_per_block: get(
                 Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
@@ -45,6 +53,9 @@ impl CudaCapabilities {
                 get(Attribute::CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Z)?,
             ],
             driver_version: driver_version()?,
+            wgmma: compute_capability == (9, 0)
+                && driver_has_tensor_maps
+                && images_are_specific(compute_capability),
         })
     }
 
@@ -75,6 +86,7 @@ impl CudaCapabilities {
             shared_memory_per_block,
             max_grid: [i32::MAX.unsigned_abs(), 65_535, 65_535],
             driver_version: 12_080,
+            wgmma: (major, minor) == (9, 0),
         }
     }
 }

@@ -8,9 +8,9 @@ use cudarc::driver::{CudaContext, DriverError, sys};
 use crate::error::{Backend, Error};
 
 #[cfg(windows)]
-const DRIVER_LIBRARIES: &[&str] = &["nvcuda.dll"];
+pub(super) const DRIVER_LIBRARIES: &[&str] = &["nvcuda.dll"];
 #[cfg(not(windows))]
-const DRIVER_LIBRARIES: &[&str] = &["libcuda.so", "libcuda.so.1"];
+pub(super) const DRIVER_LIBRARIES: &[&str] = &["libcuda.so", "libcuda.so.1"];
 
 /// `cuLaunchKernelEx` and cubins of this crate's compilers need this: CUDA 11.8.
 const OLDEST_DRIVER: u32 = 11_080;

@@ -37,6 +37,7 @@ pub(crate) mod parameters;
 mod region;
 mod sources;
 mod tensor;
+pub(crate) mod tensor_map;
 
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -61,6 +62,7 @@ use crate::operation::Operation;
 use launch::{Kernel, Launch};
 use modules::Modules;
 use parameters::KernelParameters;
+use tensor_map::{MappedMatrix, TensorMap, TensorMapEncoder};
 
 /// A context, its device's capabilities, and the kernels loaded into it.
 ///
@@ -69,6 +71,7 @@ use parameters::KernelParameters;
 pub struct Cuda {
     context: Arc<CudaContext>,
     modules: Modules,
+    tensor_maps: TensorMapEncoder,
 }
 
 impl Cuda {
@@ -85,8 +88,10 @@ impl Cuda {
     /// # Errors
     /// As [`Cuda::new`].
     pub fn with_options(context: &Arc<CudaContext>, options: CudaOptions) -> Result<Cuda, Error> {
-        let device = CudaCapabilities::of(context)?;
-        Ok(Cuda { context: context.clone(), modules: Modules::new(device, options) })
+        let tensor_maps = TensorMapEncoder::find();
+        let device = CudaCapabilities::of(context, tensor_maps.is_present())?;
+        let modules = Modules::new(device, options);
+        Ok(Cuda { context: context.clone(), modules, tensor_maps })
     }
 
     /// The context that the kernels are loaded into.
@@ -180,6 +185,11 @@ impl Cuda {
         // SAFETY: the caller vouches for the memory.
         unsafe { result::memset_d8_async(address, 0, bytes, stream.cu_stream()) }
             .map_err(|error| device_error("clearing a part of the workspace", error))
+    }
+
+    /// Makes a tensor map, on the host alone.
+    pub(crate) fn tensor_map(&self, matrix: &MappedMatrix) -> Result<TensorMap, Error> {
+        self.tensor_maps.encode(matrix)
     }
 
     /// Enqueues one kernel.

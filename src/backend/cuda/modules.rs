@@ -121,7 +121,9 @@ impl Modules {
             message: "it is not part of this build".to_owned(),
         })?;
         let module = match best_image(source, self.device.compute_capability) {
-            Some(image) => load_image(context, image, &format!("{name}, compiled ahead of time"))?,
+            Some((_, image)) => {
+                load_image(context, image, &format!("{name}, compiled ahead of time"))?
+            }
             None => self.compile(loader, context, source)?,
         };
         loader.modules.insert(name, module.clone());
@@ -189,16 +191,23 @@ fn load_image(
 }
 
 /// The image compiled ahead of time that fits the device best.
-fn best_image(source: &Source, device: (u32, u32)) -> Option<&'static [u8]> {
+fn best_image(source: &Source, device: (u32, u32)) -> Option<(Architecture, &'static [u8])> {
     source
         .images
         .iter()
-        .filter_map(|(architecture, image)| {
-            let architecture: Architecture = architecture.parse().ok()?;
-            Some((architecture.fitness(device)?, *image))
-        })
-        .max_by_key(|(fitness, _)| *fitness)
-        .map(|(_, image)| image)
+        .filter_map(|&(architecture, image)| Some((architecture.parse().ok()?, image)))
+        .filter(|(architecture, _): &(Architecture, _)| architecture.fitness(device).is_some())
+        .max_by_key(|(architecture, _)| architecture.fitness(device))
+}
+
+/// Whether the images that a device is given have the kernels that only its own architecture can run.
+pub(super) fn images_are_specific(device: (u32, u32)) -> bool {
+    sources::SOURCES.iter().all(|source| image_is_specific(source, device))
+}
+
+/// The same of one source. What is compiled at run time is compiled for the device itself.
+fn image_is_specific(source: &Source, device: (u32, u32)) -> bool {
+    best_image(source, device).is_none_or(|(architecture, _)| architecture.is_specific())
 }
 
 /// Everything that an image depends on.
@@ -230,12 +239,21 @@ mod tests {
 
     #[test]
     fn the_closest_image_is_taken() {
-        let image = |device| best_image(&SOURCE, device);
+        let image = |device| best_image(&SOURCE, device).map(|(_, image)| image);
         assert_eq!(image((8, 0)), Some(&b"ampere"[..]));
         assert_eq!(image((8, 9)), Some(&b"ada"[..]));
         assert_eq!(image((9, 0)), Some(&b"wgmma"[..]));
         assert_eq!(image((7, 5)), None);
         assert_eq!(image((10, 0)), None);
+    }
+
+    #[test]
+    fn an_image_for_sm_90_lacks_what_only_sm_90a_has() {
+        const PLAIN: Source = Source { images: &[("80", b"ampere"), ("90", b"hopper")], ..SOURCE };
+        const ELSEWHERE: Source = Source { images: &[("80", b"ampere")], ..SOURCE };
+        assert!(image_is_specific(&SOURCE, (9, 0)));
+        assert!(!image_is_specific(&PLAIN, (9, 0)));
+        assert!(image_is_specific(&ELSEWHERE, (9, 0)), "compiled at run time");
     }
 
     #[test]

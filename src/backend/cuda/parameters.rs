@@ -1,5 +1,8 @@
 //! The structs that kernels take, as the host sees them.
 
+#[cfg(test)]
+use super::tensor_map::TensorMap;
+
 /// A kernel's parameter struct, with the list of its fields as the kernel's header declares them.
 pub(crate) trait KernelParameters: Copy {
     /// Name of the struct.
@@ -34,6 +37,7 @@ macro_rules! c_types {
 }
 
 c_types!(
+    TensorMap => "TensorMap",
     ReadPointer => "const void*",
     WritePointer => "void*",
     i64 => "int64_t",

@@ -1,6 +1,9 @@
 //! Twins of the structs in `kernels/silu_mlp/params.cuh`.
 
+#[cfg(test)]
+use crate::backend::cuda::parameters::{CType, KernelParameters as _};
 use crate::backend::cuda::parameters::{ReadPointer, WritePointer, kernel_parameters};
+use crate::backend::cuda::tensor_map::TensorMap;
 use crate::dtype::DType;
 
 kernel_parameters! {
@@ -88,6 +91,33 @@ kernel_parameters! {
     }
 }
 
+#[cfg(test)]
+impl CType for GateUpParams {
+    const C_TYPE: &'static str = Self::NAME;
+}
+
+#[cfg(test)]
+impl CType for DownParams {
+    const C_TYPE: &'static str = Self::NAME;
+}
+
+kernel_parameters! {
+    /// What the wgmma kernels of the first half take.
+    pub(crate) struct GateUpWgmmaParams {
+        pub n: TensorMap,
+        pub gate_weight: TensorMap,
+        pub up_weight: TensorMap,
+        pub other: GateUpParams,
+    }
+
+    /// What the wgmma kernel of the second half takes.
+    pub(crate) struct DownWgmmaParams {
+        pub h: TensorMap,
+        pub down_weight: TensorMap,
+        pub other: DownParams,
+    }
+}
+
 /// How kernels that store in any type are told which.
 pub(crate) fn dtype_code(dtype: DType) -> i32 {
     match dtype {
@@ -112,6 +142,8 @@ mod tests {
         assert_matches_header::<PrepareParams>(HEADER);
         assert_matches_header::<GateUpParams>(HEADER);
         assert_matches_header::<DownParams>(HEADER);
+        assert_matches_header::<GateUpWgmmaParams>(HEADER);
+        assert_matches_header::<DownWgmmaParams>(HEADER);
     }
 
     #[test]
@@ -121,5 +153,14 @@ mod tests {
         assert_eq!(size_of::<PrepareParams>(), 7 * 8 + 7 * 4 + 4);
         assert_eq!(size_of::<GateUpParams>(), 14 * 8 + 10 * 4);
         assert_eq!(size_of::<DownParams>(), 12 * 8 + 7 * 4 + 4);
+        // Tensor maps want multiples of 64.
+        assert_eq!(
+            size_of::<GateUpWgmmaParams>(),
+            (3 * 128 + 14 * 8 + 10 * 4usize).next_multiple_of(64)
+        );
+        assert_eq!(
+            size_of::<DownWgmmaParams>(),
+            (2 * 128 + 12 * 8 + 8 * 4usize).next_multiple_of(64)
+        );
     }
 }

@@ -188,19 +188,35 @@ DRIVER_API Result cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* bloc
     return cuOccupancyMaxActiveBlocksPerMultiprocessor(blocks, function, block_threads, dynamic_shared);
 }
 
-// Two dimensions, 16-bit elements, no swizzle or the 128-byte one: what device.cuh's tma_load_2d is for.
+// Two dimensions, 16-bit elements, no swizzle or the 128-byte one: what device.cuh's tma_load_2d is for. Refuses what the
+// driver's manual says is refused.
 DRIVER_API Result cuTensorMapEncodeTiled(TensorMap* map, int data_type, unsigned rank, void* base,
                                          const uint64_t* extent, const uint64_t* strides, const uint32_t* box,
-                                         const uint32_t* element_strides, int interleave, int swizzle, int, int) {
-    const int uint16 = 1, float16 = 6, bfloat16 = 9, no_swizzle = 0, swizzle_128_bytes = 3;
+                                         const uint32_t* element_strides, int interleave, int swizzle, int promotion,
+                                         int out_of_bounds) {
+    const int uint16 = 1, float16 = 6, bfloat16 = 9, no_swizzle = 0, swizzle_128_bytes = 3, promotion_256_bytes = 3;
+    const uint64_t element = 2, max_extent = 1ull << 32, max_stride = 1ull << 40, alignment = 16;
     const bool sixteen_bits = data_type == uint16 || data_type == float16 || data_type == bfloat16;
     const bool known_swizzle = swizzle == no_swizzle || swizzle == swizzle_128_bytes;
-    if (rank != 2 || !sixteen_bits || !known_swizzle || interleave != 0) return NOT_SUPPORTED;
-    const bool aligned = reinterpret_cast<uintptr_t>(base) % 16 == 0 && strides[0] % 16 == 0;
-    const bool box_fits = box[0] >= 1 && box[0] <= 256 && box[1] >= 1 && box[1] <= 256 && box[0] * 2 % 16 == 0;
-    const bool row_fits = swizzle == no_swizzle || box[0] * 2 <= 128;
+    const bool has_maps = simulator::config().compute_capability >= 90;
+    if (!has_maps || rank != 2 || !sixteen_bits || !known_swizzle || interleave != 0 || out_of_bounds != 0) {
+        return NOT_SUPPORTED;
+    }
+    const auto multiple = [](uint64_t value, uint64_t of) { return value % of == 0; };
+    const auto within = [](uint64_t value, uint64_t most) { return value >= 1 && value <= most; };
+    const bool map_fits = map && multiple(reinterpret_cast<uintptr_t>(map), alignof(TensorMap));
+    const bool base_fits = base && multiple(reinterpret_cast<uintptr_t>(base), alignment);
+    const bool extent_fits = within(extent[0], max_extent) && within(extent[1], max_extent);
+    const bool stride_fits = multiple(strides[0], alignment) && strides[0] < max_stride;
+    const bool rows_apart = strides[0] >= extent[0] * element;
+    const bool box_fits = within(box[0], 256) && within(box[1], 256) && multiple(box[0] * element, alignment);
+    const bool row_fits = swizzle == no_swizzle || box[0] * element <= 128;
     const bool unit_strides = element_strides[0] == 1 && element_strides[1] == 1;
-    if (!aligned || !box_fits || !row_fits || !unit_strides) return INVALID_VALUE;
+    const bool known_promotion = promotion >= 0 && promotion <= promotion_256_bytes;
+    if (!map_fits || !base_fits || !extent_fits || !stride_fits || !rows_apart || !box_fits || !row_fits ||
+        !unit_strides || !known_promotion) {
+        return INVALID_VALUE;
+    }
     *map = {};
     map->base = static_cast<const unsigned char*>(base);
     map->extent[0] = extent[0];
@@ -208,7 +224,7 @@ DRIVER_API Result cuTensorMapEncodeTiled(TensorMap* map, int data_type, unsigned
     map->row_stride = strides[0];
     map->box[0] = box[0];
     map->box[1] = box[1];
-    map->element_bytes = 2;
+    map->element_bytes = uint32_t(element);
     map->swizzle_128_bytes = swizzle == swizzle_128_bytes;
     return SUCCESS;
 }

@@ -216,7 +216,7 @@ template <bool BROKEN> __device__ void misaligned_vector_load(const PlantedParam
 }
 PLANTED(misaligned_vector_load)
 
-template <bool BROKEN> __device__ void missing_mbarrier_wait(const PlantedParams& p) {
+template <bool FENCES, bool WAITS> __device__ void load_by_tma(const PlantedParams& p) {
     DYNAMIC_SHARED(raw);
     SHARED_ARRAY(uint64_t, barrier, [1]);
     const float* tile = reinterpret_cast<const float*>(raw);
@@ -224,15 +224,58 @@ template <bool BROKEN> __device__ void missing_mbarrier_wait(const PlantedParams
     const int rows = THREADS / 32; // of 64 16-bit elements, 32 floats
     if (threadIdx.x == 0) {
         mbarrier_init(barrier_address, 1);
-        fence_proxy_async();
+        if (FENCES) fence_proxy_async();
     }
     __syncthreads();
     if (threadIdx.x == 0) {
         mbarrier_arrive_expect_tx(barrier_address, THREADS * 4);
         tma_load_2d(smem_address(raw), &p.map, barrier_address, 0, blockIdx.x * rows);
     }
-    if (!BROKEN) mbarrier_wait(barrier_address, 0);
+    if (WAITS) mbarrier_wait(barrier_address, 0);
     p.output[blockIdx.x * THREADS + threadIdx.x] = tile[THREADS - 1 - threadIdx.x];
     mbarrier_wait(barrier_address, 0);
 }
+
+template <bool BROKEN> __device__ void missing_mbarrier_wait(const PlantedParams& p) { load_by_tma<true, !BROKEN>(p); }
 PLANTED(missing_mbarrier_wait)
+
+template <bool BROKEN> __device__ void missing_proxy_fence(const PlantedParams& p) { load_by_tma<!BROKEN, true>(p); }
+PLANTED(missing_proxy_fence)
+
+// Adds a product of zeros, from a tile that lies OFFSET bytes from where it should.
+template <bool FENCES, bool WAITS, int OFFSET> __device__ void add_by_wgmma(const PlantedParams& p) {
+    constexpr int TILE_BYTES = 64 * 128;
+    SHARED_ARRAY(unsigned char, raw, [TILE_BYTES + 2048]);
+    unsigned char* tile = raw + (1024 - smem_address(raw) % 1024) + OFFSET;
+    for (int i = threadIdx.x; i < TILE_BYTES; i += THREADS) tile[i] = 0;
+    fence_proxy_async();
+    __syncthreads();
+    float d[32];
+    for (float& value : d) value = 1.0f;
+    wgmma_pin(d);
+    if (FENCES) wgmma_fence();
+    wgmma_m64k16<f16, 64>(d, wgmma_descriptor(tile), wgmma_descriptor(tile), false);
+    wgmma_commit();
+    if (WAITS) wgmma_wait<0>();
+    wgmma_pin(d);
+    p.output[blockIdx.x * THREADS + threadIdx.x] = p.input[blockIdx.x * THREADS + THREADS - 1 - threadIdx.x] + d[0];
+    wgmma_wait<0>();
+}
+
+template <bool BROKEN> __device__ void missing_wgmma_fence(const PlantedParams& p) { add_by_wgmma<!BROKEN, true, 0>(p); }
+PLANTED(missing_wgmma_fence)
+
+template <bool BROKEN> __device__ void missing_wgmma_wait(const PlantedParams& p) { add_by_wgmma<true, !BROKEN, 0>(p); }
+PLANTED(missing_wgmma_wait)
+
+template <bool BROKEN> __device__ void misaligned_wgmma_tile(const PlantedParams& p) {
+    add_by_wgmma<true, true, BROKEN ? 256 : 0>(p);
+}
+PLANTED(misaligned_wgmma_tile)
+
+template <bool BROKEN> __device__ void registers_that_nobody_gave_back(const PlantedParams& p) {
+    if (BROKEN) take_registers<256>();
+    else give_registers_back<40>();
+    p.output[blockIdx.x * THREADS + threadIdx.x] = p.input[blockIdx.x * THREADS + THREADS - 1 - threadIdx.x];
+}
+PLANTED(registers_that_nobody_gave_back)

@@ -42,6 +42,11 @@ const char* const CASES[] = {
     "miscounted_arrival",
     "misaligned_vector_load",
     "missing_mbarrier_wait",
+    "missing_proxy_fence",
+    "missing_wgmma_fence",
+    "missing_wgmma_wait",
+    "misaligned_wgmma_tile",
+    "registers_that_nobody_gave_back",
 };
 
 TensorMap map_of(const float* input) {

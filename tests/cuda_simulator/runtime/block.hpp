@@ -40,6 +40,7 @@ struct MemoryBarrier {
     uint32_t pending_arrivals;
     int64_t pending_bytes;
     uint32_t phase;
+    bool fenced; // TMA may complete loads on it
     std::vector<unsigned> waiting;
 };
 
@@ -49,6 +50,8 @@ struct Warpgroup {
     GroupCollective collective;
     std::vector<std::vector<Work>> committed_products;
     std::vector<Work> open_products;
+    bool fenced = false; // since its first wgmma_fence
+    unsigned registers = 0; // that each thread may have; 0 where the kernel leaves that to ptxas
 };
 
 const unsigned BLOCK_BARRIERS = 16;
@@ -84,6 +87,9 @@ bool random_coin();
 
 // True if an asynchronous operation issued now takes effect now.
 bool takes_effect_at_issue();
+
+// Empty unless the block's warpgroups have taken more registers than others have given back.
+std::string registers_overdrawn();
 
 // Called by a fiber that has returned from the kernel.
 void check_exit(const Fiber& fiber);

@@ -30,7 +30,7 @@ uint32_t swizzle_128_bytes(uint32_t address) { return address ^ (address >> 7 & 
 
 struct TmaLoad {
     uint32_t destination;
-    const TensorMap* map;
+    TensorMap map; // a copy: here a kernel's parameters end with the thread, whose loads may still be under way
     uint32_t barrier;
     int x;
     int y;
@@ -38,7 +38,7 @@ struct TmaLoad {
 };
 
 void copy_element(const TmaLoad& load, uint32_t row, uint32_t column) {
-    const TensorMap& map = *load.map;
+    const TensorMap& map = load.map;
     const uint32_t packed = load.destination + (row * map.box[0] + column) * map.element_bytes;
     const uint32_t address = map.swizzle_128_bytes ? swizzle_128_bytes(packed) : packed;
     unsigned char* destination = shared_pointer(address, map.element_bytes);
@@ -55,7 +55,7 @@ void copy_element(const TmaLoad& load, uint32_t row, uint32_t column) {
 }
 
 void complete_load(const TmaLoad& load) {
-    const TensorMap& map = *load.map;
+    const TensorMap& map = load.map;
     for (uint32_t row = 0; row < map.box[1]; row++) {
         for (uint32_t column = 0; column < map.box[0]; column++) copy_element(load, row, column);
     }
@@ -68,6 +68,8 @@ void complete_load(const TmaLoad& load) {
 float descriptor_element(Storage storage, uint64_t descriptor, uint32_t row, uint32_t k) {
     if (descriptor >> 62 != 1) fail("wgmma: only the 128-byte swizzle is emulated");
     const uint32_t start = uint32_t(descriptor & 0x3fff) << 4;
+    // Along K it may start inside a row, but its first row is the first of a swizzle's eight.
+    if (start % 1024 >= 128) fail("wgmma: a tile is not aligned to 1024 bytes");
     const uint32_t eight_row_stride = uint32_t(descriptor >> 32 & 0x3fff) << 4;
     const uint32_t address = swizzle_128_bytes(start + row / 8 * eight_row_stride + row % 8 * 128 + k * 2);
     uint16_t bits;
@@ -101,6 +103,7 @@ void run_product(const std::vector<WgmmaArgument>& threads) {
 }
 
 void issue_product(void* const* arguments, Warpgroup& group) {
+    if (!group.fenced) fail("wgmma before the warpgroup's first wgmma_fence");
     std::vector<WgmmaArgument> threads;
     for (unsigned i = 0; i < WARPGROUP_THREADS; i++) {
         threads.push_back(*static_cast<const WgmmaArgument*>(arguments[i]));
@@ -118,6 +121,8 @@ void issue_product(void* const* arguments, Warpgroup& group) {
     }
 }
 
+void fence_products(void* const*, Warpgroup& group) { group.fenced = true; }
+
 void commit_products(void* const*, Warpgroup& group) {
     group.committed_products.push_back(std::move(group.open_products));
     group.open_products.clear();
@@ -131,7 +136,37 @@ void wait_products(void* const* arguments, Warpgroup& group) {
     }
 }
 
+struct RegistersArgument {
+    unsigned registers;
+    bool takes;
+};
+
+// What ptxas gives every thread of a block that has an SM for itself.
+unsigned registers_at_entry() { return std::min(255u, unsigned(65536 / block.fibers.size())) / 8 * 8; }
+
+void change_registers(void* const* arguments, Warpgroup& group) {
+    const RegistersArgument& change = *static_cast<const RegistersArgument*>(arguments[0]);
+    const unsigned now = group.registers ? group.registers : registers_at_entry();
+    if (change.registers % 8 != 0 || change.registers < 24 || change.registers > 256) {
+        fail("setmaxnreg: %u registers, expected a multiple of 8 in 24..256", change.registers);
+    }
+    if (change.takes ? change.registers < now : change.registers > now) {
+        fail("setmaxnreg: %s %u registers, the warpgroup has %u", change.takes ? "takes" : "gives back all but",
+             change.registers, now);
+    }
+    group.registers = change.registers;
+}
+
 } // namespace
+
+std::string registers_overdrawn() {
+    unsigned registers = 0;
+    for (const Warpgroup& group : block.warpgroups) {
+        registers += group.registers ? group.registers : registers_at_entry();
+    }
+    if (registers <= registers_at_entry() * block.warpgroups.size()) return {};
+    return "setmaxnreg: the block's warpgroups take more registers than it has: a GPU would wait for ever";
+}
 
 void mbarrier_init(uint32_t address, uint32_t arrivals) {
     require_capability(90, "mbarrier");
@@ -139,7 +174,7 @@ void mbarrier_init(uint32_t address, uint32_t arrivals) {
     for (MemoryBarrier& barrier : block.memory_barriers) {
         if (barrier.address == address) fail("mbarrier_init of a barrier that is in use");
     }
-    block.memory_barriers.push_back({address, arrivals, arrivals, 0, 0, {}});
+    block.memory_barriers.push_back({address, arrivals, arrivals, 0, 0, false, {}});
 }
 
 void mbarrier_arrive(uint32_t address, uint32_t bytes) {
@@ -157,17 +192,36 @@ void mbarrier_wait(uint32_t address, uint32_t parity, Site site) {
     }
 }
 
+void fence_proxy_async() {
+    for (MemoryBarrier& barrier : block.memory_barriers) barrier.fenced = true;
+}
+
 void tma_load_2d(uint32_t destination, const TensorMap* map, uint32_t barrier, int x, int y, Site site) {
     require_capability(90, "TMA");
+    if (!find_memory_barrier(barrier).fenced) fail("TMA: no fence_proxy_async after mbarrier_init");
+    if (reinterpret_cast<uintptr_t>(map) % 64 != 0) fail("TMA: the tensor map is not aligned to 64 bytes");
     const uint32_t alignment = map->swizzle_128_bytes ? 1024 : 128;
     if (destination % alignment != 0) fail("TMA: the destination is not aligned to %u bytes", alignment);
-    const TmaLoad load{destination, map, barrier, x, y, site};
+    const TmaLoad load{destination, *map, barrier, x, y, site};
     if (takes_effect_at_issue()) {
         complete_load(load);
     } else {
         block.background.push_back([load] { complete_load(load); });
     }
 }
+
+void tma_prefetch_map(const TensorMap* map) {
+    require_capability(90, "TMA");
+    if (reinterpret_cast<uintptr_t>(map) % 64 != 0) fail("TMA: the tensor map is not aligned to 64 bytes");
+}
+
+void set_registers(unsigned registers, bool takes, Site site) {
+    require_capability(90, "setmaxnreg");
+    RegistersArgument argument{registers, takes};
+    warpgroup_collective(takes ? "take_registers" : "give_registers_back", site, &argument, change_registers);
+}
+
+void wgmma_fence(Site site) { warpgroup_collective("wgmma_fence", site, nullptr, fence_products); }
 
 void wgmma(Storage storage, int columns, WgmmaOperands operands, Site site) {
     require_capability(90, "wgmma");

@@ -168,6 +168,7 @@ void run_block(const Launch& launch) {
     prepare_fibers(threads);
     switch_to(next_fiber());
     if (failure.empty() && block.live_fibers > 0) failure = deadlock_report();
+    if (failure.empty()) failure = registers_overdrawn();
     // The checker knows the line; a fence only tells that something was overwritten.
     if (failure.empty()) failure = checker_reports();
     if (failure.empty()) failure = overwritten_shared_guard();

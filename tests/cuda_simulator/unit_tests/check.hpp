@@ -30,5 +30,6 @@ void test_conversions();
 void test_instructions();
 void test_device_memory();
 void test_launches();
+void test_tensor_maps();
 void test_golden_outputs();
 void write_golden_outputs(const char* path);

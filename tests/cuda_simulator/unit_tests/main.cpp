@@ -16,6 +16,7 @@ int main(int argument_count, char** arguments) {
     test_conversions();
     test_device_memory();
     test_launches();
+    test_tensor_maps();
     for (const harness::Setting& setting : harness::all_settings()) {
         harness::apply(setting);
         test_instructions();

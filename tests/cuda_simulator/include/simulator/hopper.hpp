@@ -20,7 +20,10 @@ namespace simulator {
 void mbarrier_init(uint32_t barrier, uint32_t arrivals);
 void mbarrier_arrive(uint32_t barrier, uint32_t bytes);
 void mbarrier_wait(uint32_t barrier, uint32_t parity, Site site);
+void fence_proxy_async();
 void tma_load_2d(uint32_t destination, const TensorMap* map, uint32_t barrier, int x, int y, Site site);
+void tma_prefetch_map(const TensorMap* map);
+void set_registers(unsigned registers, bool takes, Site site);
 
 struct WgmmaOperands {
     float* d;
@@ -29,6 +32,7 @@ struct WgmmaOperands {
     bool accumulate;
 };
 void wgmma(Storage storage, int columns, WgmmaOperands operands, Site site);
+void wgmma_fence(Site site);
 void wgmma_commit(Site site);
 void wgmma_wait(size_t pending, Site site);
 
@@ -40,10 +44,16 @@ inline void mbarrier_arrive_expect_tx(uint32_t barrier, uint32_t bytes) { simula
 inline void mbarrier_wait(uint32_t barrier, uint32_t parity, SIMULATOR_SITE) {
     simulator::mbarrier_wait(barrier, parity, site);
 }
-inline void fence_proxy_async() {}
+inline void fence_proxy_async() { simulator::fence_proxy_async(); }
 inline void tma_load_2d(uint32_t destination, const TensorMap* map, uint32_t barrier, int x, int y, SIMULATOR_SITE) {
     simulator::tma_load_2d(destination, map, barrier, x, y, site);
 }
+
+inline void tma_prefetch_map(const TensorMap* map) { simulator::tma_prefetch_map(map); }
+template <int Registers> void give_registers_back(SIMULATOR_SITE) {
+    simulator::set_registers(unsigned(Registers), false, site);
+}
+template <int Registers> void take_registers(SIMULATOR_SITE) { simulator::set_registers(unsigned(Registers), true, site); }
 
 inline uint64_t wgmma_descriptor(const void* tile) {
     const uint64_t encoded_address = (smem_address(tile) & 0x3ffffu) >> 4;
@@ -52,9 +62,10 @@ inline uint64_t wgmma_descriptor(const void* tile) {
     const uint64_t swizzle_128_bytes = uint64_t(1) << 62;
     return encoded_address | leading_offset | eight_row_stride | swizzle_128_bytes;
 }
-inline void wgmma_fence() {}
+inline void wgmma_fence(SIMULATOR_SITE) { simulator::wgmma_fence(site); }
 inline void wgmma_commit(SIMULATOR_SITE) { simulator::wgmma_commit(site); }
 template <int Pending> void wgmma_wait(SIMULATOR_SITE) { simulator::wgmma_wait(size_t(Pending), site); }
+template <int Count> void wgmma_pin(float (&)[Count]) {}
 template <class T, int N>
 void wgmma_m64k16(float (&d)[N / 2], uint64_t a, uint64_t b, bool accumulate, SIMULATOR_SITE) {
     static_assert(N == 64 || N == 128, "device.cuh has no other shape");

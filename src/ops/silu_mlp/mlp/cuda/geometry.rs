@@ -87,6 +87,7 @@ impl Geometry<'_> {
                 let grid = [rows.div_ceil(TILE), ffn.div_ceil(features), 1];
                 self.launch(kernel, grid, TILE_THREADS, TILE_SHARED_BYTES)
             }
+            Choice::Wgmma => self.persistent(kernel, self.first_wgmma_tiles()),
             Choice::Plain => {
                 let features = 2 * PLAIN_TILE / matrices;
                 let grid = [rows.div_ceil(PLAIN_TILE), ffn.div_ceil(features), 1];
@@ -114,6 +115,7 @@ impl Geometry<'_> {
                 let grid = [rows.div_ceil(TILE), outputs.div_ceil(TILE), self.splits(choice)];
                 self.launch(kernel, grid, TILE_THREADS, TILE_SHARED_BYTES)
             }
+            Choice::Wgmma => self.persistent(kernel, self.second_wgmma_tiles()),
             Choice::Plain => {
                 let grid = [rows.div_ceil(PLAIN_TILE), outputs.div_ceil(2 * PLAIN_TILE), 1];
                 self.launch(kernel, grid, PLAIN_THREADS, 0)
@@ -138,7 +140,7 @@ impl Geometry<'_> {
     /// Parts that the second half's inner dimension is cut into.
     pub fn splits(&self, choice: Choice) -> usize {
         match choice {
-            Choice::Tile => self
+            Choice::Tile | Choice::Wgmma => self
                 .op
                 .down_splits(self.rows)
                 .min(self.op.depth().div_ceil(MIN_SPLIT_COLUMNS))
@@ -161,6 +163,7 @@ impl Geometry<'_> {
                 ("silu_mlp/skinny", gated, plain)
             }
             Choice::Tile => ("silu_mlp/tile", "gated_mlp_gate_up_tile", "silu_mlp_up_tile"),
+            Choice::Wgmma => ("silu_mlp/wgmma", "gated_mlp_gate_up_wgmma", "silu_mlp_up_wgmma"),
             Choice::Plain => ("silu_mlp/plain", "gated_mlp_gate_up_plain", "silu_mlp_up_plain"),
         };
         self.kernel(source, if self.op.is_gated() { gated } else { plain })
@@ -175,6 +178,7 @@ impl Geometry<'_> {
             Choice::Skinny(ThirtyTwo) => ("silu_mlp/skinny", "mlp_down_skinny32"),
             Choice::Skinny(SixtyFour) => ("silu_mlp/skinny", "mlp_down_skinny64"),
             Choice::Tile => ("silu_mlp/tile", "mlp_down_tile"),
+            Choice::Wgmma => ("silu_mlp/wgmma", "mlp_down_wgmma"),
             Choice::Plain => ("silu_mlp/plain", "mlp_down_plain"),
         };
         self.kernel(source, name)
@@ -185,7 +189,7 @@ impl Geometry<'_> {
         Kernel { source, name, activation, weight }
     }
 
-    fn launch(
+    pub fn launch(
         &self,
         kernel: Kernel,
         grid: [usize; 3],
@@ -232,13 +236,14 @@ mod tests {
     use super::*;
     use crate::ops::silu_mlp::mlp::config::First;
 
-    const CHOICES: [Choice; 7] = [
+    const CHOICES: [Choice; 8] = [
         Choice::Gemv,
         Choice::Skinny(SkinnyRows::Eight),
         Choice::Skinny(SkinnyRows::Sixteen),
         Choice::Skinny(SkinnyRows::ThirtyTwo),
         Choice::Skinny(SkinnyRows::SixtyFour),
         Choice::Tile,
+        Choice::Wgmma,
         Choice::Plain,
     ];
 

@@ -5,12 +5,14 @@
 mod geometry;
 mod plan;
 pub(crate) mod strategy;
+mod wgmma;
 
 use std::sync::Arc;
 
 use cudarc::driver::CudaStream;
 
 use self::plan::{Alignment, MlpPlan};
+use self::strategy::Choice;
 use super::config::{First, MlpConfig, MlpTensors, scratch_stride};
 use crate::backend::cuda::binder::{Binder, Pointer};
 use crate::backend::cuda::launch::{CudaPlan, Launch};
@@ -19,7 +21,9 @@ use crate::backend::cuda::{Cuda, CudaTensor, CudaTensorMut, CudaWorkspace};
 use crate::error::Error;
 use crate::layout::Layout;
 use crate::ops::silu_mlp::Rounding;
-use crate::ops::silu_mlp::cuda_parameters::{DownParams, GateUpParams, PrepareParams, dtype_code};
+use crate::ops::silu_mlp::cuda_parameters::{
+    DownParams, DownWgmmaParams, GateUpParams, GateUpWgmmaParams, PrepareParams, dtype_code,
+};
 
 /// The launches for tensors of these layouts, as [`Cuda::plan`].
 pub(crate) fn plan(
@@ -144,12 +148,34 @@ impl<'a> Call<'a> {
     /// Launches what [`Call::load`] has got.
     pub(crate) fn enqueue(&self) -> Result<(), Error> {
         let (prepare, first) = (self.prepare_params(), self.first_params());
-        let down = self.down_params();
+        let second = self.down_params();
+        // Tensor maps come before the first launch: a call happens whole or not at all.
+        let mapped_first = self.mapped_first(first)?;
+        let mapped_second = self.mapped_second(second)?;
         let mut follows = false;
         self.launch(self.plan.prepare, &prepare, &mut follows)?;
-        self.launch(self.plan.first, &first, &mut follows)?;
-        self.launch(Some(self.plan.second), &down, &mut follows)?;
-        self.launch(self.plan.reduce, &down, &mut follows)
+        match &mapped_first {
+            Some(mapped) => self.launch(self.plan.first, mapped, &mut follows)?,
+            None => self.launch(self.plan.first, &first, &mut follows)?,
+        }
+        match &mapped_second {
+            Some(mapped) => self.launch(Some(self.plan.second), mapped, &mut follows)?,
+            None => self.launch(Some(self.plan.second), &second, &mut follows)?,
+        }
+        self.launch(self.plan.reduce, &second, &mut follows)
+    }
+
+    /// The first half's parameters with tensor maps, if its kernel takes them.
+    fn mapped_first(&self, first: GateUpParams) -> Result<Option<GateUpWgmmaParams>, Error> {
+        let mapped = self.plan.first.is_some() && self.plan.first_choice == Choice::Wgmma;
+        let make = || GateUpWgmmaParams::new(self.cuda, self.op.activation_dtype, first);
+        mapped.then(make).transpose()
+    }
+
+    fn mapped_second(&self, second: DownParams) -> Result<Option<DownWgmmaParams>, Error> {
+        let mapped = self.plan.second_choice == Choice::Wgmma;
+        let make = || DownWgmmaParams::new(self.cuda, self.op.activation_dtype, second);
+        mapped.then(make).transpose()
     }
 
     fn launch<P: KernelParameters>(
@@ -199,9 +225,9 @@ impl<'a> Call<'a> {
             (&pointers.up_weight, &pointers.up_bias, ReadPointer(0), ReadPointer(0))
         };
         let (x, x_row_stride) = self.prepared();
-        let unprepared = |pointer: &Pointer<'_>| match self.plan.first_is_gemv {
-            true => read(pointer),
-            false => ReadPointer(0),
+        let unprepared = |pointer: &Pointer<'_>| match self.plan.first_choice {
+            Choice::Gemv => read(pointer),
+            _ => ReadPointer(0),
         };
         GateUpParams {
             x,

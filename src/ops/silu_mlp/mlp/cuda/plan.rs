@@ -45,7 +45,9 @@ pub(super) struct MlpPlan {
     pub reduce: Option<Launch>,
     pub x_tile: usize,
     pub splits: usize,
-    pub first_is_gemv: bool,
+    /// The kernels of both halves; the first half's means nothing where that is absent.
+    pub first_choice: Choice,
+    pub second_choice: Choice,
     /// Whether the first half's inputs, and `h` with the down weights, may be read 16 bytes at a time.
     pub first_vectorised: bool,
     pub second_vectorised: bool,
@@ -80,16 +82,19 @@ impl MlpPlan {
         // the workspace instead of `x`.
         let n_vectorised = op.prepares() || alignment.x;
         let h_vectorised = has_first || n_vectorised;
-        let half = |depth, vectorised| Half {
+        let half = |depth, wgmma_tiles, vectorised| Half {
             rows,
             depth,
             activation: op.activation_dtype,
             weight: op.weight_dtype,
+            wgmma_tiles,
             batch_invariant: op.batch_invariant,
             vectorised,
         };
-        let first = half(op.inputs, alignment.first_weights && n_vectorised);
-        let second = half(op.depth(), alignment.down_weight && h_vectorised);
+        let first_vectorised = alignment.first_weights && n_vectorised;
+        let first = half(op.inputs, geometry.first_wgmma_tiles(), first_vectorised);
+        let second_vectorised = alignment.down_weight && h_vectorised;
+        let second = half(op.depth(), geometry.second_wgmma_tiles(), second_vectorised);
         let choose = |half: Half| {
             half.choose(device, dispatch).map_err(|missing| Error::Unsupported {
                 op: op.op,
@@ -99,9 +104,9 @@ impl MlpPlan {
             })
         };
         let (first, second) = (choose(first)?, choose(second)?);
-        let first_is_gemv = has_first && first == Choice::Gemv;
+        let prepares_itself = has_first && first == Choice::Gemv;
         let splits = geometry.splits(second);
-        let prepares = op.depth() > 0 && op.prepares() && !first_is_gemv;
+        let prepares = op.depth() > 0 && op.prepares() && !prepares_itself;
         Ok(MlpPlan {
             prepare: prepares.then(|| geometry.prepare()).transpose()?,
             first: (op.neurons() > 0).then(|| geometry.first(first)).transpose()?,
@@ -109,9 +114,10 @@ impl MlpPlan {
             reduce: (splits > 1).then(|| geometry.reduce()).transpose()?,
             x_tile: geometry.x_tile(),
             splits,
-            first_is_gemv,
+            first_choice: first,
+            second_choice: second,
             first_vectorised: alignment.first_weights && alignment.x && alignment.norm_weight,
-            second_vectorised: alignment.down_weight && h_vectorised,
+            second_vectorised,
             scratch: Scratch::new(op, rows, prepares, splits),
         })
     }

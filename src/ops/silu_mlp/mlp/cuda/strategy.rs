@@ -13,7 +13,7 @@ pub enum MlpKernel {
     Skinny,
     /// Prefill on tensor cores, by `mma.sync`.
     Tile,
-    /// Prefill on sm_90a, by `wgmma`. Named here, not written yet: it cannot be chosen.
+    /// Prefill on sm_90a, by TMA and `wgmma`.
     Wgmma,
     /// f32 FMAs: every dtype, shape, alignment and device.
     Plain,
@@ -22,7 +22,9 @@ pub enum MlpKernel {
 /// When the MLPs take which kernel. Change it to tune, or to compare kernels.
 ///
 /// Tensor-core kernels need f16 or bf16 throughout, sm_80, and rows that start on multiples of 16 bytes; what does not
-/// fulfil that goes to [`MlpKernel::Plain`].
+/// fulfil that goes to [`MlpKernel::Plain`]. [`MlpKernel::Wgmma`] also needs [`CudaCapabilities::wgmma`], and more tiles
+/// of 128 rows by 256 rows of weights than half the multiprocessors; what has fewer goes to [`MlpKernel::Tile`], whose
+/// tiles are half as large. The borders are derived from what kernels and devices should do at best, not measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MlpDispatch {
@@ -32,13 +34,21 @@ pub struct MlpDispatch {
     pub gemv_rows_f32: usize,
     /// Above that and up to so many rows, [`MlpKernel::Skinny`]; beyond, [`MlpKernel::Tile`].
     pub skinny_rows: usize,
+    /// From so many rows on, [`MlpKernel::Wgmma`] where it can be had: one tile of it.
+    pub wgmma_rows: usize,
     /// Takes this kernel always; calls that it cannot do are refused.
     pub forced: Option<MlpKernel>,
 }
 
 impl Default for MlpDispatch {
     fn default() -> MlpDispatch {
-        MlpDispatch { gemv_rows: 2, gemv_rows_f32: 3, skinny_rows: 64, forced: None }
+        MlpDispatch {
+            gemv_rows: 2,
+            gemv_rows_f32: 3,
+            skinny_rows: 64,
+            wgmma_rows: 128,
+            forced: None,
+        }
     }
 }
 
@@ -50,6 +60,8 @@ pub(super) struct Half {
     pub depth: usize,
     pub activation: DType,
     pub weight: DType,
+    /// Tiles that [`MlpKernel::Wgmma`] would cut the work into.
+    pub wgmma_tiles: usize,
     pub batch_invariant: bool,
     /// Whether everything that is read starts its rows on multiples of 16 bytes.
     pub vectorised: bool,
@@ -62,6 +74,7 @@ pub(super) enum Choice {
     /// For tiles of so many rows.
     Skinny(SkinnyRows),
     Tile,
+    Wgmma,
     Plain,
 }
 
@@ -103,6 +116,21 @@ impl Half {
         }
     }
 
+    fn missing_for_wgmma(&self, device: &CudaCapabilities) -> Option<&'static str> {
+        const NEEDS: &str = "sm_90, a driver for CUDA 12.0 and kernels for sm_90a";
+        self.missing_for_tensor_cores(device).or((!device.wgmma).then_some(NEEDS))
+    }
+
+    /// Whether `wgmma` should win, if it can run.
+    ///
+    /// A tile of [`MlpKernel::Tile`] is half as large, and `mma.sync` reaches about 65 % of what `wgmma` does. Where
+    /// every multiprocessor gets at most one such tile, that is done after half a `wgmma` tile's work at 65 % of the
+    /// speed: 1.5 against 2. With more, two tiles at 65 % stand against one of double size: 3.1 against 2.
+    fn suits_wgmma(&self, device: &CudaCapabilities, dispatch: &MlpDispatch) -> bool {
+        let fills_the_device = self.wgmma_tiles > device.multiprocessors as usize / 2;
+        self.rows >= dispatch.wgmma_rows && fills_the_device
+    }
+
     /// The kernel for this half; `Err` says what a forced kernel lacks.
     pub fn choose(
         &self,
@@ -124,7 +152,9 @@ impl Half {
             Some(MlpKernel::Plain) => return Ok(Choice::Plain),
             Some(MlpKernel::Skinny) => return needs_tensor_cores(Choice::Skinny(skinny_rows)),
             Some(MlpKernel::Tile) => return needs_tensor_cores(Choice::Tile),
-            Some(MlpKernel::Wgmma) => return Err("kernels that this version does not have"),
+            Some(MlpKernel::Wgmma) => {
+                return self.missing_for_wgmma(device).map_or(Ok(Choice::Wgmma), Err);
+            }
             None => {}
         }
         let gemv_rows = match self.activation {
@@ -138,6 +168,8 @@ impl Half {
             Ok(Choice::Plain)
         } else if invariant || self.rows <= dispatch.skinny_rows {
             Ok(Choice::Skinny(skinny_rows))
+        } else if self.suits_wgmma(device, dispatch) && self.missing_for_wgmma(device).is_none() {
+            Ok(Choice::Wgmma)
         } else {
             Ok(Choice::Tile)
         }
@@ -154,6 +186,7 @@ mod tests {
         depth: 64,
         activation: DType::BF16,
         weight: DType::BF16,
+        wgmma_tiles: 1000,
         batch_invariant: false,
         vectorised: true,
     };
@@ -176,12 +209,42 @@ mod tests {
             (33, Choice::Skinny(SixtyFour)),
             (64, Choice::Skinny(SixtyFour)),
             (65, Choice::Tile),
-            (4096, Choice::Tile),
+            (127, Choice::Tile),
         ] {
             for device in [(8, 0), (8, 6), (8, 9), (9, 0), (12, 0)] {
                 assert_eq!(choose(device, Half { rows, ..HALF }), choice, "{rows} rows");
             }
         }
+    }
+
+    #[test]
+    fn whole_tiles_for_half_of_a_hopper_go_to_wgmma() {
+        let tiles = |wgmma_tiles| Half { rows: 128, wgmma_tiles, ..HALF };
+        // The device of the tests has 100 multiprocessors.
+        for (half, choice) in [
+            (tiles(51), Choice::Wgmma),
+            (tiles(50), Choice::Tile),
+            (Half { rows: 127, ..HALF }, Choice::Tile),
+            (Half { rows: 4096, ..HALF }, Choice::Wgmma),
+            (
+                Half { rows: 4096, activation: DType::F16, weight: DType::F16, ..HALF },
+                Choice::Wgmma,
+            ),
+            (Half { rows: 4096, batch_invariant: true, ..HALF }, Choice::Wgmma),
+            (Half { rows: 4096, vectorised: false, ..HALF }, Choice::Plain),
+        ] {
+            assert_eq!(choose((9, 0), half), choice, "{half:?}");
+        }
+        for device in [(8, 0), (8, 9), (10, 0), (12, 0)] {
+            assert_eq!(choose(device, Half { rows: 4096, ..HALF }), Choice::Tile);
+        }
+        let mut without_maps = CudaCapabilities::test_device(9, 0);
+        without_maps.wgmma = false;
+        let dispatch = MlpDispatch::default();
+        let half = Half { rows: 4096, ..HALF };
+        assert_eq!(half.choose(&without_maps, &dispatch), Ok(Choice::Tile));
+        let never = MlpDispatch { wgmma_rows: usize::MAX, ..dispatch };
+        assert_eq!(half.choose(&CudaCapabilities::test_device(9, 0), &never), Ok(Choice::Tile));
     }
 
     #[test]
@@ -230,7 +293,11 @@ mod tests {
             assert_eq!(HALF.choose(&turing, &dispatch), on_turing);
         }
         dispatch.forced = Some(MlpKernel::Wgmma);
-        assert!(HALF.choose(&CudaCapabilities::test_device(9, 0), &dispatch).is_err());
+        let hopper = CudaCapabilities::test_device(9, 0);
+        assert_eq!(Half { wgmma_tiles: 1, ..HALF }.choose(&hopper, &dispatch), Ok(Choice::Wgmma));
+        assert!(HALF.choose(&ampere, &dispatch).is_err_and(|missing| missing.contains("sm_90")));
+        assert_eq!(HALF.choose(&turing, &dispatch), Err("sm_80 or later"));
+        assert!(Half { vectorised: false, ..HALF }.choose(&hopper, &dispatch).is_err());
         dispatch.forced = Some(MlpKernel::Tile);
         assert!(Half { vectorised: false, ..HALF }.choose(&ampere, &dispatch).is_err());
         assert_eq!(Half { depth: 13, ..HALF }.choose(&ampere, &dispatch), Ok(Choice::Tile));
