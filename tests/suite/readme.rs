@@ -149,14 +149,9 @@ fn write_results(text: &mut String, file: &Path, report: &Value) {
     )
     .unwrap();
     for (backend, ceilings) in report["ceilings"].as_object().unwrap() {
-        let giga = |name: &str| ceilings[name].as_f64().map(|value| value / 1e9);
-        let mut parts = Vec::new();
-        parts.extend(giga("bytes_per_second").map(|speed| format!("memory {speed:.0} GB/s")));
-        parts.extend(giga("flops_per_second").map(|speed| format!("f32 {speed:.0} GFLOP/s")));
-        parts.extend(giga("bf16_flops_per_second").map(|speed| format!("bf16 {speed:.0} GFLOP/s")));
         let name = report["device"][backend]["name"].as_str().unwrap_or_default();
-        writeln!(text, "Ceilings of that run, {backend} ({name}): {}.\n", parts.join(", "))
-            .unwrap();
+        let speeds = ceilings_of(ceilings);
+        writeln!(text, "Ceilings of that run, {backend} ({name}): {speeds}.\n").unwrap();
     }
     text.push_str("| backend | operation | dtype | case | median | GB/s | GFLOP/s | share of the roofline |\n");
     text.push_str("|---|---|---|---|---:|---:|---:|---:|\n");
@@ -180,19 +175,36 @@ fn write_results(text: &mut String, file: &Path, report: &Value) {
     text.push('\n');
 }
 
-/// One line a shape, one column a number of rows: how many times as long candle takes, then burn.
+fn ceilings_of(ceilings: &Value) -> String {
+    let giga = |name: &str| ceilings[name].as_f64().map(|value| value / 1e9);
+    let mut parts = Vec::new();
+    parts.extend(giga("bytes_per_second").map(|speed| format!("memory {speed:.0} GB/s")));
+    parts.extend(giga("flops_per_second").map(|speed| format!("f32 {speed:.0} GFLOP/s")));
+    parts.extend(giga("bf16_flops_per_second").map(|speed| format!("bf16 {speed:.0} GFLOP/s")));
+    parts.join(", ")
+}
+
+/// One line a shape, one column a number of rows.
 fn write_peers(text: &mut String, file: &Path, report: &Value) {
     let device = file.parent().and_then(Path::file_name).unwrap().to_string_lossy();
     let (instructions, date) = (&report["instructions"], file.file_stem().unwrap());
+    let known =
+        [("candle-core", "candle_core"), ("burn", "burn"), ("gemm", "gemm"), ("torch", "torch")];
+    let version =
+        |(name, field)| Some(format!("{name} {}", report[field].as_str()?.split('+').next()?));
+    let versions: Vec<String> = known.into_iter().filter_map(version).collect();
     writeln!(
         text,
-        "**{device}** ({}), {}, candle-core {}, burn {}:\n",
+        "**{device}** ({}), {}, {}:\n",
         instructions.as_str().unwrap(),
         date.to_string_lossy(),
-        report["candle_core"].as_str().unwrap(),
-        report["burn"].as_str().unwrap(),
+        versions.join(", "),
     )
     .unwrap();
+    if report["ceilings"].is_object() {
+        let speeds = ceilings_of(&report["ceilings"]);
+        writeln!(text, "Ceilings of that run: {speeds}.\n").unwrap();
+    }
     let results = report["results"].as_array().unwrap();
     // A table for blocks, one for heads and one for GRUs: the shapes of each have names of their own.
     for (columns, unit) in [("ffn", "rows"), ("vocabulary", "rows"), ("input", "tokens")] {
@@ -211,22 +223,38 @@ fn write_peers_table(text: &mut String, columns: &str, unit: &str, results: &[&V
     writeln!(text, "| operation | dtype | hidden/{columns} | {}", headings.join(" ")).unwrap();
     writeln!(text, "|---|---|---|{}", "---:|".repeat(rows.len())).unwrap();
     for group in results.chunks(rows.len()) {
-        let cells: Vec<String> = group
-            .iter()
-            .map(|result| {
-                let ours = result["siluette_seconds"].as_f64().unwrap();
-                let theirs = ["candle_seconds", "burn_seconds"].map(|name| result[name].as_f64());
-                let ratios = theirs.into_iter().flatten();
-                let ratios: Vec<String> = ratios.map(|it| format!("{:.1}x", it / ours)).collect();
-                format!("{:.2} ms, {} |", ours * 1e3, ratios.join(" / "))
-            })
-            .collect();
+        let cells: Vec<String> =
+            group.iter().map(|result| format!("{} |", peers_cell(result))).collect();
         let first = group[0];
         let (dtype, hidden, width) = (&first["dtype"], &first["hidden"], &first[columns]);
         let (op, dtype) = (first["op"].as_str().unwrap(), dtype.as_str().unwrap());
         writeln!(text, "| `{op}` | {dtype} | {hidden}/{width} | {}", cells.join(" ")).unwrap();
     }
     text.push('\n');
+}
+
+/// Our time, and how many times as long others take: with a roof its share, then the best of all and candle; candle and burn
+/// in results that were measured without.
+fn peers_cell(result: &Value) -> String {
+    let ours = result["siluette_seconds"].as_f64().unwrap();
+    let ratio = |name: &str| Some(result[format!("{name}_seconds")].as_f64()? / ours);
+    let time = format!("{:.2} ms", ours * 1e3);
+    let Some(share) = ratio("roof").map(|roof| format!("{:.0} %", 100.0 * roof)) else {
+        let ratios = ["candle", "burn"].into_iter().filter_map(ratio);
+        let ratios: Vec<String> = ratios.map(|ratio| format!("{ratio:.1}x")).collect();
+        return format!("{time}, {}", ratios.join(" / "));
+    };
+    let peers = ["torch", "torch_prepacked", "candle", "gemm", "burn"];
+    let ratios = peers.into_iter().filter_map(|name| Some((name, ratio(name)?)));
+    let (best, _) = ratios.min_by(|one, other| one.1.total_cmp(&other.1)).expect("a peer");
+    let mut lines = vec![format!("{time}, {share}")];
+    let mut shown = vec![best, "candle"];
+    shown.dedup();
+    for name in shown {
+        let title = name.replace('_', ", ");
+        lines.extend(ratio(name).map(|ratio| format!("{ratio:.1}x {title}")));
+    }
+    lines.join("<br>")
 }
 
 /// Compares the text between `<!-- NAME: ... -->` and `<!-- NAME end -->`; with `SILUETTE_BLESS` set,

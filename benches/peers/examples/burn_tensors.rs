@@ -16,7 +16,7 @@ const HIDDEN: usize = 64;
 const FFN: usize = 96;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let device = FlexDevice::default();
+    let device = FlexDevice;
     let random = |shape: [usize; 2]| {
         Tensor::<Flex, 2>::random(shape, Distribution::Uniform(-0.5, 0.5), &device)
     };

@@ -16,7 +16,7 @@ impl BurnGru {
     /// `weights` of each direction: of the input, of the state, and their biases, with gates in the order r, z, n.
     pub fn new(input: usize, hidden: usize, weights: &[[Vec<f32>; 4]; 2]) -> BurnGru {
         let config = BiGruConfig::new(input, hidden, true).with_batch_first(true);
-        let mut module = config.init::<Flex>(&FlexDevice::default());
+        let mut module = config.init::<Flex>(&FlexDevice);
         for (gru, weights) in [&mut module.forward, &mut module.reverse].into_iter().zip(weights) {
             let gates = [&mut gru.reset_gate, &mut gru.update_gate, &mut gru.new_gate];
             for (index, gate) in gates.into_iter().enumerate() {
@@ -27,7 +27,7 @@ impl BurnGru {
     }
 
     pub fn input(&self, x: &[f32], shape: [usize; 3]) -> Tensor<Flex, 3> {
-        Tensor::from_data(TensorData::new(x.to_vec(), shape), &FlexDevice::default())
+        Tensor::from_data(TensorData::new(x.to_vec(), shape), &FlexDevice)
     }
 
     pub fn run(&self, x: &Tensor<Flex, 3>) -> Tensor<Flex, 3> {
@@ -60,7 +60,7 @@ fn set_linear(
         .map(|place| rows[place % hidden * columns + place / hidden])
         .collect();
     let bias = bias[index * hidden..][..hidden].to_vec();
-    let device = FlexDevice::default();
+    let device = FlexDevice;
     let data = TensorData::new(transposed, [columns, hidden]);
     linear.weight = Param::from_tensor(Tensor::from_data(data, &device));
     let data = TensorData::new(bias, [hidden]);

@@ -1,14 +1,18 @@
 //! The dense SwiGLU block.
 
-use std::hint::black_box;
-
 use candle_core::{Device, Tensor, WithDType};
 use siluette::{Cpu, Element, Float, GatedMlp, GatedMlpArgs, TensorMut, TensorRef, Workspace};
 
-use crate::measure::{Failure, Medians, check_equal, in_turns};
+use crate::gemm_mlp::GemmMlp;
+use crate::measure::{Contestant, Failure, Medians, check_equal, check_near, in_turns};
+use crate::torch::{Case, Torch};
 use crate::weights::{Layer, Layers, Random};
 
-pub fn measure<T: Float + WithDType>(layers: &Layers<T>, rows: usize) -> Result<Medians, Failure> {
+pub fn measure<T: Float + WithDType>(
+    layers: &Layers<T>,
+    rows: usize,
+    torch: Option<&Torch>,
+) -> Result<Medians, Failure> {
     let (hidden, ffn) = (layers.inputs, layers.ffn);
     let x: Vec<T> = Random(7).values(rows * hidden, 2.0);
     let candle_x = Tensor::from_slice(&x, (rows, hidden), &Device::Cpu)?;
@@ -30,9 +34,29 @@ pub fn measure<T: Float + WithDType>(layers: &Layers<T>, rows: usize) -> Result<
 
     ours(0, &mut out)?;
     check_equal(&out, &theirs(0)?)?;
-    let mut ours = |layer| ours(layer, &mut out);
-    let mut theirs = |layer| Ok(drop(black_box(theirs(layer)?)));
-    in_turns(layers.all.len(), vec![("siluette", &mut ours), ("candle", &mut theirs)])
+    let mut gemm = GemmMlp::new(&x, rows, ffn);
+    if let Some(gemm) = &mut gemm {
+        gemm.run(&layers.all[0]);
+        let values: Vec<f32> = gemm.out.iter().map(|value| value.to_f32()).collect();
+        check_near(&out, &values)?;
+    }
+    let mut contestants = vec![
+        Contestant::timed("siluette", |layer| ours(layer, &mut out)),
+        Contestant::timed("candle", |layer| Ok(theirs(layer)?)),
+    ];
+    contestants.extend(gemm.map(|mut gemm| {
+        Contestant::timed("gemm", move |layer| {
+            gemm.run(&layers.all[layer]);
+            Ok(())
+        })
+    }));
+    let dimensions =
+        [("hidden", hidden), ("ffn", ffn), ("rows", rows), ("layers", layers.all.len())];
+    let case = Case { op: "gated_mlp", dtype: <T as Element>::DTYPE, dimensions: &dimensions };
+    if let Some(torch) = torch {
+        contestants.extend(torch.contestants(&case)?);
+    }
+    in_turns(layers.all.len(), contestants)
 }
 
 pub fn candle_mlp<T>(x: &Tensor, layer: &Layer<T>) -> candle_core::Result<Tensor> {

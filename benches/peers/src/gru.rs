@@ -9,10 +9,11 @@ use siluette::arguments::Repeated;
 use siluette::{BiGru, BiGruArgs, Cpu, DType, TensorMut, TensorRef, Workspace};
 
 use crate::burn_gru::BurnGru;
-use crate::measure::{Failure, Medians, check_equal, check_near, in_turns};
+use crate::measure::{Contestant, Failure, Medians, check_equal, check_near, in_turns};
+use crate::torch::{Case, Torch};
 use crate::weights::Random;
 
-const TEXTS: usize = 32;
+pub const TEXTS: usize = 32;
 
 /// Both directions' weights, for siluette, for candle and for burn.
 pub struct Gru {
@@ -60,7 +61,7 @@ impl Gru {
     }
 }
 
-pub fn measure(gru: &Gru, tokens: usize) -> Result<Medians, Failure> {
+pub fn measure(gru: &Gru, tokens: usize, torch: Option<&Torch>) -> Result<Medians, Failure> {
     let Gru { input, hidden, ref weights, .. } = *gru;
     let x: Vec<f32> = Random(7).values(TEXTS * tokens * input, 2.0);
     let candle_x = Tensor::from_slice(&x, (TEXTS, tokens, input), &Device::Cpu)?;
@@ -95,12 +96,16 @@ pub fn measure(gru: &Gru, tokens: usize) -> Result<Medians, Failure> {
     check_equal(&out, &gru.candle(&candle_x, &reversed)?)?;
     let burn_x = gru.burn.input(&x, [TEXTS, tokens, input]);
     check_near(&out, &gru.burn.values(&burn_x)?)?;
-    in_turns(
-        1,
-        vec![
-            ("siluette", &mut |_| ours(&mut out)),
-            ("candle", &mut |_| Ok(drop(gru.candle(&candle_x, &reversed)?))),
-            ("burn", &mut |_| Ok(drop(gru.burn.run(&burn_x)))),
-        ],
-    )
+    let mut contestants = vec![
+        Contestant::timed("siluette", |_| ours(&mut out)),
+        Contestant::timed("candle", |_| Ok(gru.candle(&candle_x, &reversed)?)),
+        Contestant::timed("burn", |_| Ok(gru.burn.run(&burn_x))),
+    ];
+    let dimensions =
+        [("hidden", hidden), ("input", input), ("texts", TEXTS), ("rows", tokens), ("layers", 1)];
+    let case = Case { op: "bigru", dtype: DType::F32, dimensions: &dimensions };
+    if let Some(torch) = torch {
+        contestants.extend(torch.contestants(&case)?);
+    }
+    in_turns(1, contestants)
 }

@@ -3,7 +3,8 @@
 use candle_core::{D, Device, Tensor, WithDType};
 use siluette::{Cpu, Element, ExitHead, ExitHeadArgs, Float, TensorMut, TensorRef, Workspace};
 
-use crate::measure::{Failure, Medians, in_turns};
+use crate::measure::{Contestant, Failure, Medians, in_turns};
+use crate::torch::{Case, Torch};
 use crate::weights::{COLD_BYTES, Random};
 
 /// Heads that take turns: each matrix twice, for siluette and for candle.
@@ -30,7 +31,11 @@ impl<T: Float + WithDType> Heads<T> {
     }
 }
 
-pub fn measure<T: Float + WithDType>(heads: &Heads<T>, rows: usize) -> Result<Medians, Failure> {
+pub fn measure<T: Float + WithDType>(
+    heads: &Heads<T>,
+    rows: usize,
+    torch: Option<&Torch>,
+) -> Result<Medians, Failure> {
     let Heads { hidden, vocabulary, ref all } = *heads;
     let x: Vec<T> = Random(7).values(rows * hidden, 2.0);
     let candle_x = Tensor::from_slice(&x, (rows, hidden), &Device::Cpu)?;
@@ -49,10 +54,19 @@ pub fn measure<T: Float + WithDType>(heads: &Heads<T>, rows: usize) -> Result<Me
 
     ours(0, &mut tokens)?;
     check_tokens(&tokens, &logits(0)?)?;
-    let mut ours = |head| ours(head, &mut tokens);
     // To the host, where both are needed.
-    let mut theirs = |head| Ok(drop(logits(head)?.argmax(D::Minus1)?.to_vec1::<u32>()?));
-    in_turns(all.len(), vec![("siluette", &mut ours), ("candle", &mut theirs)])
+    let theirs = |head| Ok(logits(head)?.argmax(D::Minus1)?.to_vec1::<u32>()?);
+    let mut contestants = vec![
+        Contestant::timed("siluette", |head| ours(head, &mut tokens)),
+        Contestant::timed("candle", theirs),
+    ];
+    let dimensions =
+        [("hidden", hidden), ("vocabulary", vocabulary), ("rows", rows), ("layers", all.len())];
+    let case = Case { op: "exit_head", dtype: <T as Element>::DTYPE, dimensions: &dimensions };
+    if let Some(torch) = torch {
+        contestants.extend(torch.contestants(&case)?);
+    }
+    in_turns(all.len(), contestants)
 }
 
 /// That our tokens are candle's best, up to the rounding of its logits.

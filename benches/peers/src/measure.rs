@@ -1,5 +1,6 @@
 //! Contestants in turns.
 
+use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
@@ -14,8 +15,35 @@ const LARGEST_DIFFERENCE: f32 = 0.05;
 
 pub type Failure = Box<dyn std::error::Error>;
 
-/// Who it is, and how it runs on a layer of that number.
-pub type Contestant<'a> = (&'static str, &'a mut dyn FnMut(usize) -> Result<(), Failure>);
+/// Who it is, and how it runs on a layer of that number: in how many seconds.
+pub struct Contestant<'a> {
+    name: &'static str,
+    run: Box<dyn FnMut(usize) -> Result<f64, Failure> + 'a>,
+}
+
+impl<'a> Contestant<'a> {
+    /// One with a clock of its own.
+    pub fn new(
+        name: &'static str,
+        run: impl FnMut(usize) -> Result<f64, Failure> + 'a,
+    ) -> Contestant<'a> {
+        Contestant { name, run: Box::new(run) }
+    }
+
+    /// One on rayon's threads. They are awake when the clock starts: who slept while another ran depends on the order. What it
+    /// gives is dropped before the clock stops.
+    pub fn timed<R>(
+        name: &'static str,
+        mut run: impl FnMut(usize) -> Result<R, Failure> + 'a,
+    ) -> Contestant<'a> {
+        Contestant::new(name, move |layer| {
+            rayon::broadcast(|_| ());
+            let start = Instant::now();
+            drop(black_box(run(layer)?));
+            Ok(start.elapsed().as_secs_f64())
+        })
+    }
+}
 
 /// Seconds of one call, by contestant: siluette first, then candle, then others.
 pub type Medians = Vec<(&'static str, f64)>;
@@ -29,13 +57,13 @@ pub fn in_turns(layers: usize, mut contestants: Vec<Contestant<'_>>) -> Result<M
         if round >= FEWEST_ROUNDS && started.elapsed() >= SAMPLING {
             break;
         }
-        for (index, (_, run)) in contestants.iter_mut().enumerate() {
-            let start = Instant::now();
-            run((count * round + index) % layers)?;
-            seconds[index].push(start.elapsed().as_secs_f64());
+        for (index, contestant) in contestants.iter_mut().enumerate() {
+            // Each goes through all layers, far from where the others are: some share their weights.
+            let layer = (round + index * layers / count) % layers;
+            seconds[index].push((contestant.run)(layer)?);
         }
     }
-    let names = contestants.iter().map(|(name, _)| *name);
+    let names = contestants.iter().map(|contestant| contestant.name);
     Ok(names.zip(seconds.into_iter().map(median)).collect())
 }
 

@@ -1,7 +1,5 @@
 //! The SwiGLU block that reads and writes half of the features.
 
-use std::hint::black_box;
-
 use candle_core::{Device, Tensor, WithDType};
 use siluette::{
     Cpu, Element, Float, IndexSet, PrunedGatedMlp, PrunedGatedMlpArgs, TensorMut, TensorRef,
@@ -9,7 +7,8 @@ use siluette::{
 };
 
 use crate::dense::candle_mlp;
-use crate::measure::{Failure, Medians, check_equal, in_turns};
+use crate::measure::{Contestant, Failure, Medians, check_equal, in_turns};
+use crate::torch::{Case, Torch};
 use crate::weights::{Layers, Random};
 
 /// The layers' matrices are compact: `inputs` of `hidden` features are read, as many written.
@@ -17,6 +16,7 @@ pub fn measure<T: Float + WithDType>(
     layers: &Layers<T>,
     hidden: usize,
     rows: usize,
+    torch: Option<&Torch>,
 ) -> Result<Medians, Failure> {
     let (selected, ffn) = (layers.inputs, layers.ffn);
     let x: Vec<T> = Random(7).values(rows * hidden, 2.0);
@@ -53,9 +53,18 @@ pub fn measure<T: Float + WithDType>(
 
     ours(0, &mut out)?;
     check_equal(&out, &theirs(0)?)?;
-    let mut ours = |layer| ours(layer, &mut out);
-    let mut theirs = |layer| Ok(drop(black_box(theirs(layer)?)));
-    in_turns(layers.all.len(), vec![("siluette", &mut ours), ("candle", &mut theirs)])
+    let mut contestants = vec![
+        Contestant::timed("siluette", |layer| ours(layer, &mut out)),
+        Contestant::timed("candle", |layer| Ok(theirs(layer)?)),
+    ];
+    let dimensions =
+        [("hidden", hidden), ("ffn", ffn), ("rows", rows), ("layers", layers.all.len())];
+    let dtype = <T as Element>::DTYPE;
+    let case = Case { op: "pruned_gated_mlp", dtype, dimensions: &dimensions };
+    if let Some(torch) = torch {
+        contestants.extend(torch.contestants(&case)?);
+    }
+    in_turns(layers.all.len(), contestants)
 }
 
 fn mask(features: usize, keep: impl Fn(usize) -> bool) -> Vec<u8> {
