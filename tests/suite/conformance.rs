@@ -81,7 +81,7 @@ fn run_on(backend: Backend, device: &Device, cases: &[Case], oracles: &[Oracle])
 
 /// The environment variable `SILUETTE_CASES=N` leaves one case in N, for devices that are checked at a hundred times
 /// the cost. The list repeats after 2, 4, 5 or 10 cases; an odd N that 5 does not divide meets them all.
-fn cases_step() -> usize {
+pub fn cases_step() -> usize {
     let text = std::env::var("SILUETTE_CASES").unwrap_or_else(|_| "1".to_owned());
     text.parse().ok().filter(|&step| step > 0).unwrap_or_else(|| panic!("SILUETTE_CASES={text}"))
 }

@@ -8,6 +8,7 @@ use siluette::conformance::{
 };
 use siluette::{Backend, DType, Device, GatedMlp, GatedMlpArgs, Layout, Parameters};
 
+use crate::conformance::cases_step;
 use crate::cuda_support::device;
 use crate::support::open;
 
@@ -100,14 +101,14 @@ fn tensor_core_kernels_do_pruned_and_masked_blocks() {
     }
 }
 
-/// Forces a tensor-core kernel on shapes that it can do, with changing options.
+/// Forces a tensor-core kernel on shapes that it can do, with changing options; of the rows one in [`cases_step`].
 fn every_option(kernel: MlpKernel, rows: &[usize]) {
     let Some(device) = device(options(kernel)) else { return };
     if !can_run(&device, kernel) {
         return;
     }
     let shapes = [[8, 8], [72, 136], [136, 72], [256, 264], [264, 600], [75, 331]];
-    for (index, &rows) in rows.iter().enumerate() {
+    for (index, &rows) in rows.iter().enumerate().step_by(cases_step()) {
         let [hidden, ffn] = shapes[index % shapes.len()];
         for (dtype, gated) in [(DType::F16, true), (DType::BF16, true), (DType::BF16, false)] {
             let case =
