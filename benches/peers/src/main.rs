@@ -99,14 +99,15 @@ fn pin_threads() -> Result<(), Failure> {
 }
 
 fn main() -> Result<(), Failure> {
-    pin_threads()?;
     let options = Options::parse(std::env::args().skip(1))?;
+    pin_threads()?;
+    // From this thread, which is not pinned: a process may use the cores of the thread that starts it.
+    let torch = options.python.as_deref().map(Torch::start).transpose()?;
     // As an engine's loop on a thread of the pool: from outside, each call would first have to wake one.
-    Ok(rayon::scope(|_| run(&options).map_err(|error| error.to_string()))?)
+    Ok(rayon::scope(|_| run(&options, torch).map_err(|error| error.to_string()))?)
 }
 
-fn run(options: &Options) -> Result<(), Failure> {
-    let torch = options.python.as_deref().map(Torch::start).transpose()?;
+fn run(options: &Options, torch: Option<Torch>) -> Result<(), Failure> {
     let mut comparison = Comparison::new(torch)?;
     println!("{}, {}\n", siluette::Cpu::new().name(), comparison.roof);
     println!(

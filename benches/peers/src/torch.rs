@@ -31,12 +31,16 @@ pub struct Case<'a> {
 }
 
 impl Torch {
-    /// Starts it on as many threads as rayon has, on the same cores.
+    /// Starts it on as many threads as rayon has, on the same cores: those that the calling thread may use.
     pub fn start(python: &str) -> Result<Torch, Failure> {
         let threads = rayon::current_num_threads();
         let cores = core_affinity::get_core_ids().unwrap_or_default();
         let places: Vec<String> =
             cores.iter().take(threads).map(|core| format!("{{{}}}", core.id)).collect();
+        if places.len() < threads {
+            let given = places.len();
+            return Err(format!("torch would share {given} cores among {threads} threads").into());
+        }
         let mut child = Command::new(python)
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/torch_peer.py"))
             .env("OMP_NUM_THREADS", threads.to_string())
