@@ -2,6 +2,7 @@
 
 pub(crate) mod activations;
 mod matrix;
+mod panel;
 pub(crate) mod stream;
 mod stream_tiles;
 mod tile_product;

@@ -9,6 +9,7 @@
 
 use std::ops::Range;
 
+use super::panel::{Ahead, Panel, PanelRows};
 use super::{Matrix, TILE_BYTES, TILE_ROWS, TileProduct};
 use crate::backend::cpu::instructions::{Leaf, Vectors};
 use crate::backend::cpu::products::Products;
@@ -18,9 +19,6 @@ pub(crate) const ROW_UNIT: usize = 48;
 /// Weight rows, of all matrices together, in a block: 192 rows of sums for 512 activations are 400 KB, and
 /// their panel 110 KB, which leaves room in a second-level cache of 1 MB.
 const MAX_BLOCK_ROWS: usize = 4 * ROW_UNIT;
-/// Bytes of packed activations that stay in the first-level cache: most of 48 KB, the rest is for weights.
-const DEPTH_BYTES: usize = 32 * 1024;
-
 /// Weight rows of each of `matrices` that one [`Multiply`] takes at most.
 pub(crate) const fn block_rows(matrices: usize) -> usize {
     MAX_BLOCK_ROWS / matrices
@@ -113,32 +111,16 @@ impl Packing {
         MAX_BLOCK_ROWS * self.sums_stride()
     }
 
-    /// Operands of the panel of such a block.
-    pub fn panel<V: Vectors, P: Products<V>>() -> usize {
-        MAX_BLOCK_ROWS * Panel::<V, P>::STRIDE
+    /// Operands of the two panels of such a block.
+    pub fn panels<V: Vectors, P: Products<V>>(p: P) -> usize {
+        2 * MAX_BLOCK_ROWS * Panel::<V, P>::stride(p)
     }
 }
 
-/// Dimensions of the panel that weights are widened to.
-struct Panel<V, P>(V, P);
-
-impl<V: Vectors, P: Products<V>> Panel<V, P> {
-    /// Groups of columns in a block.
-    const DEPTH: usize = {
-        let fitting = DEPTH_BYTES / (V::TILE_VECTORS * V::LANES * size_of::<f32>());
-        if fitting < 256 { fitting / 32 * 32 } else { 256 }
-    };
-    /// Columns in a block.
-    const COLUMNS: usize = Self::DEPTH * P::GROUP;
-    /// Operands between rows: a line more than the columns, so that rows fall on different sets of the
-    /// cache.
-    const STRIDE: usize = Self::COLUMNS + 64 / size_of::<P::Operand>();
-}
-
-/// Scratch memory of one thread, of [`Packing::sums`] and [`Packing::panel`] elements.
+/// Scratch memory of one thread, of [`Packing::sums`] and [`Packing::panels`] elements.
 pub(crate) struct Scratch<'a, T> {
     pub sums: &'a mut [f32],
-    pub panel: &'a mut [T],
+    pub panels: &'a mut [T],
 }
 
 /// Products of `rows` of each matrix, [`block_rows`] at most, with all activations.
@@ -159,51 +141,41 @@ impl<V: Vectors, P: Products<V>> Leaf for Multiply<'_, '_, V, P> {
     fn run(self) {
         let Multiply { tokens: (v, p), matrices, rows, activations, scratch } = self;
         let (packing, activations) = activations;
-        let padded_rows = rows.len().next_multiple_of(ROW_UNIT);
-        let all_rows = padded_rows * matrices.len();
+        let panel_rows = PanelRows { matrices, rows };
+        let all_rows = panel_rows.count();
         assert!(
             all_rows <= MAX_BLOCK_ROWS
                 && packing == Packing::new::<V, P>(p, packing.rows, packing.columns)
                 && activations.len() >= packing.operands()
                 && scratch.sums.len() >= packing.sums()
-                && scratch.panel.len() >= Packing::panel::<V, P>()
+                && scratch.panels.len() >= Packing::panels::<V, P>(p)
         );
         let registers = p.take_tiles();
         if packing.columns == 0 {
             scratch.sums[..all_rows * packing.sums_stride()].fill(0.0);
+            return;
         }
-        for start in (0..packing.columns).step_by(Panel::<V, P>::COLUMNS) {
-            let columns = start..packing.columns.min(start + Panel::<V, P>::COLUMNS);
-            for (matrix, panel) in matrices
-                .iter()
-                .zip(scratch.panel.chunks_exact_mut(padded_rows * Panel::<V, P>::STRIDE))
-            {
-                for (row, panel) in panel.chunks_exact_mut(Panel::<V, P>::STRIDE).enumerate() {
-                    let weights = match row < rows.len() {
-                        true => &matrix.row(rows.start + row)[columns.clone()],
-                        false => &[],
-                    };
-                    widen_row((v, p), weights, &mut panel[..Panel::<V, P>::COLUMNS]);
-                }
-            }
-            for lane in packing.blocks() {
+        let depth = Panel::<V, P>::columns(p);
+        let block_columns = |start: usize| start..packing.columns.min(start + depth);
+        let half = Packing::panels::<V, P>(p) / 2;
+        let (mut panel, mut next_panel) = scratch.panels.split_at_mut(half);
+        panel_rows.copy((v, p), 0..all_rows, &block_columns(0), panel);
+        for start in (0..packing.columns).step_by(depth) {
+            let columns = block_columns(start);
+            let next_columns = block_columns(columns.end);
+            for Turn { lane, rows, copied } in Turn::all(packing, all_rows, registers.is_some()) {
+                let copied = copied.filter(|_| !next_columns.is_empty());
                 let width = packing.width(lane);
                 let block = Block::<V, P> {
                     tokens: (v, p),
                     depth: columns.len().div_ceil(P::GROUP),
-                    rows: all_rows,
-                    panel: scratch.panel.as_ptr(),
+                    rows,
+                    panel: panel.as_ptr(),
                     activations: activations[packing.offset(lane, start)..].as_ptr(),
                     sums: scratch.sums[lane..].as_mut_ptr(),
                     sums_stride: packing.sums_stride(),
                     accumulate: start > 0,
-                    // While the first block of activations is at work, the next panel's weights are fetched.
-                    ahead: (lane == 0 && columns.end < packing.columns).then(|| Ahead {
-                        first: [matrices[0], matrices[matrices.len() - 1]]
-                            .map(|matrix| matrix.row(rows.start)[columns.end..].as_ptr().cast()),
-                        stride: matrices[0].stride_bytes(),
-                        rows: padded_rows,
-                    }),
+                    ahead: copied.as_ref().map(|rows| panel_rows.ahead(rows, &next_columns)),
                 };
                 // SAFETY: by the assertions, panel and sums hold `all_rows` rows, and the activations the rest
                 // of their block; `width` is that block's.
@@ -213,50 +185,38 @@ impl<V: Vectors, P: Products<V>> Leaf for Multiply<'_, '_, V, P> {
                         None => block.run(width / V::LANES),
                     }
                 }
+                if let Some(copied) = copied {
+                    panel_rows.copy((v, p), copied, &next_columns, next_panel);
+                }
             }
+            std::mem::swap(&mut panel, &mut next_panel);
         }
     }
 }
 
-/// Weights as operands, zeros behind.
-#[inline(always)]
-fn widen_row<V: Vectors, P: Products<V>>(
-    (v, p): (V, P),
-    weights: &[P::Weight],
-    panel: &mut [P::Operand],
-) {
-    const { assert!(Panel::<V, P>::COLUMNS.is_multiple_of(P::STEP)) };
-    let whole = weights.len() / P::STEP * P::STEP;
-    for at in (0..whole).step_by(P::STEP) {
-        let (from, to) = (&weights[at..at + P::STEP], &mut panel[at..at + P::STEP]);
-        // SAFETY: both slices hold a whole vector.
-        unsafe { p.store(v, p.load_weights(v, from.as_ptr()), to.as_mut_ptr()) };
-    }
-    let rest = &weights[whole..];
-    let panel = &mut panel[whole..];
-    panel.fill(bytemuck::Zeroable::zeroed());
-    for (operand, weight) in panel.iter_mut().zip(rest) {
-        *operand = crate::dtype::Float::from_f32(crate::dtype::Float::to_f32(*weight));
-    }
+/// A block of activations against a group of the panel's rows.
+struct Turn {
+    /// First row of the activations.
+    lane: usize,
+    rows: Range<usize>,
+    /// Rows of the next panel that are asked for meanwhile and then copied.
+    copied: Option<Range<usize>>,
 }
 
-/// Weights that will be needed next.
-#[derive(Clone, Copy)]
-struct Ahead {
-    /// The first row of each matrix.
-    first: [*const u8; 2],
-    /// Bytes between rows.
-    stride: usize,
-    /// Rows of each matrix in the panel.
-    rows: usize,
-}
-
-impl Ahead {
-    /// The row that goes with row `row` of the panel; beyond the matrix, no valid address.
+impl Turn {
+    /// All of a panel of `all_rows` rows.
     #[inline(always)]
-    fn row(&self, row: usize) -> *const u8 {
-        let second = usize::from(row >= self.rows);
-        self.first[second].wrapping_add((row - second * self.rows) * self.stride)
+    fn all(packing: Packing, all_rows: usize, has_tiles: bool) -> impl Iterator<Item = Turn> {
+        // Tiles are best multiplied two by two, and their groups so long that most are.
+        let unit = if has_tiles { (all_rows / 2).next_multiple_of(ROW_UNIT) } else { ROW_UNIT };
+        let groups = all_rows.div_ceil(unit);
+        let blocks = packing.blocks().count();
+        let group = move |index: usize| index * unit..all_rows.min((index + 1) * unit);
+        let lanes = packing.blocks().flat_map(move |lane| (0..groups).map(move |row| (lane, row)));
+        lanes.enumerate().map(move |(turn, (lane, row))| {
+            let is_copied = turn.is_multiple_of(blocks);
+            Turn { lane, rows: group(row), copied: is_copied.then(|| group(turn / blocks)) }
+        })
     }
 }
 
@@ -267,7 +227,8 @@ where
 {
     tokens: (V, P),
     depth: usize,
-    rows: usize,
+    /// Of the panel.
+    rows: Range<usize>,
     panel: *const P::Operand,
     activations: *const P::Operand,
     sums: *mut f32,
@@ -283,7 +244,7 @@ impl<V: Vectors, P: Products<V>> Block<V, P> {
     /// The block is `vectors` wide. As many weight rows go with it as there are registers for sums.
     ///
     /// # Safety
-    /// As [`Block::tile`], for all `rows`, a multiple of [`ROW_UNIT`].
+    /// As [`Block::tile`], for all `rows`, as many as a multiple of [`ROW_UNIT`].
     #[inline(always)]
     unsafe fn run(&self, vectors: usize) {
         // SAFETY: the caller's promise.
@@ -302,16 +263,16 @@ impl<V: Vectors, P: Products<V>> Block<V, P> {
     /// As many tiles of weights and of activations at a time as give four of sums.
     ///
     /// # Safety
-    /// As [`Block::tile`], for all `rows`, a multiple of [`ROW_UNIT`]; there are zeros behind the activations.
+    /// As [`Block::tile`], for all `rows`, as many as a multiple of [`ROW_UNIT`]; there are zeros behind the activations.
     #[inline(always)]
     unsafe fn tile_registers(&self, registers: &P::Tiles, vectors: usize) {
-        let stride = Panel::<V, P>::STRIDE * size_of::<P::Operand>();
+        let row_length = Panel::<V, P>::stride(self.tokens.1);
+        let stride = row_length * size_of::<P::Operand>();
         let sums_stride = self.sums_stride * size_of::<f32>();
-        for row in (0..self.rows).step_by(2 * TILE_ROWS) {
-            let streams = 2.min((self.rows - row) / TILE_ROWS);
+        for row in self.rows.clone().step_by(2 * TILE_ROWS) {
+            let streams = 2.min((self.rows.end - row) / TILE_ROWS);
             let tiles = [row, row + (streams - 1) * TILE_ROWS];
-            let weights =
-                tiles.map(|row| self.panel.wrapping_add(row * Panel::<V, P>::STRIDE).cast());
+            let weights = tiles.map(|row| self.panel.wrapping_add(row * row_length).cast());
             for first in (0..vectors).step_by(2) {
                 // While the first activations are at work, the next panel's weights are fetched.
                 let ahead = self.ahead.filter(|_| first == 0);
@@ -320,7 +281,7 @@ impl<V: Vectors, P: Products<V>> Block<V, P> {
                     weights_stride: stride,
                     // The panel's next tiles come from the second-level cache.
                     ahead: [2 * TILE_BYTES as isize; 2],
-                    ahead_stride: ahead.map_or(stride, |ahead| ahead.stride),
+                    ahead_stride: stride,
                     ahead_turn: 0,
                     activations: self.activations.wrapping_add(first * P::STEP).cast(),
                     activations_stride: vectors * TILE_BYTES,
@@ -333,8 +294,9 @@ impl<V: Vectors, P: Products<V>> Block<V, P> {
                 };
                 if let Some(ahead) = ahead {
                     for (index, (tile, weights)) in tiles.into_iter().zip(weights).enumerate() {
-                        product.ahead[index] =
-                            (ahead.row(tile) as isize).wrapping_sub(weights as isize);
+                        let (from, stride) = ahead.row(tile - self.rows.start);
+                        product.ahead[index] = (from as isize).wrapping_sub(weights as isize);
+                        product.ahead_stride = stride;
                     }
                 }
                 // SAFETY: the caller's promise.
@@ -346,11 +308,11 @@ impl<V: Vectors, P: Products<V>> Block<V, P> {
     }
 
     /// # Safety
-    /// As [`Block::tile`], for all `rows`, a multiple of [`ROW_UNIT`].
+    /// As [`Block::tile`], for all `rows`, as many as a multiple of [`ROW_UNIT`].
     #[inline(always)]
     unsafe fn tiles<const VECTORS: usize, const ROWS: usize>(&self) {
         const { assert!(ROW_UNIT.is_multiple_of(ROWS)) };
-        for row in (0..self.rows).step_by(ROWS) {
+        for row in self.rows.clone().step_by(ROWS) {
             // SAFETY: the caller's promise.
             unsafe { self.tile::<VECTORS, ROWS>(row) };
         }
@@ -380,7 +342,8 @@ impl<V: Vectors, P: Products<V>> Block<V, P> {
                 if let Some(ahead) = self.ahead {
                     let line = first * P::GROUP * size_of::<P::Weight>();
                     for index in 0..ROWS {
-                        v.prefetch_second_level(ahead.row(row + index).wrapping_add(line));
+                        let (from, _) = ahead.row(row - self.rows.start + index);
+                        v.prefetch_second_level(from.wrapping_add(line));
                     }
                 }
                 for step in first..self.depth.min(first + Self::STEPS_PER_LINE) {

@@ -47,7 +47,7 @@ fn run_part<V: Vectors, P: Products<V>>(
     let (v, p) = tokens;
     let n_packing = Packing::new::<V, P>(p, rows.len(), layer.input.columns);
     let h_packing = Packing::new::<V, P>(p, rows.len(), h_columns);
-    let (sums_length, panel_length) = (n_packing.sums(), Packing::panel::<V, P>());
+    let (sums_length, panel_length) = (n_packing.sums(), Packing::panels::<V, P>(p));
     let mut arena = workspace.reserve(
         Workspace::bytes_for::<P::Operand>(n_packing.operands())
             + Workspace::bytes_for::<P::Operand>(h_packing.operands())
@@ -61,7 +61,7 @@ fn run_part<V: Vectors, P: Products<V>>(
     let scratch = |slot: usize| unsafe {
         Scratch {
             sums: sums.slice(slot * sums_length..(slot + 1) * sums_length),
-            panel: panels.slice(slot * panel_length..(slot + 1) * panel_length),
+            panels: panels.slice(slot * panel_length..(slot + 1) * panel_length),
         }
     };
     let [first_rows, second_rows] = strategy.chunk_rows;
