@@ -115,9 +115,10 @@ impl<'a, T: Float> ActivationsMut<'a, T> {
                 v.store_slice(vector, &mut lanes[..V::LANES]);
                 let end = if is_last { packing.padded_columns() } else { column + V::LANES };
                 lanes[columns.saturating_sub(column).min(MAX_LANES)..].fill(T::zeroed());
-                for (pair, at) in (column..end).step_by(2).enumerate() {
+                let (place, stride) = (packing.place(row, column), packing.group_stride(row));
+                for pair in 0..(end - column) / 2 {
                     let values = lanes.get(2 * pair..2 * pair + 2);
-                    let place = packing.place(row, at);
+                    let place = place + pair * stride;
                     // SAFETY: the caller's promise.
                     let to = unsafe { self.data.slice(place..place + 2) };
                     to.copy_from_slice(values.unwrap_or(&[T::zeroed(); 2]));

@@ -106,6 +106,11 @@ impl Packing {
         self.offset(row - lane, column - member) + lane * self.group + member
     }
 
+    /// Operands from a row's group of columns to its next.
+    pub fn group_stride(&self, row: usize) -> usize {
+        self.width(row) * self.group
+    }
+
     /// Sums that a block of [`block_rows`] needs room for.
     pub fn sums(&self) -> usize {
         MAX_BLOCK_ROWS * self.sums_stride()

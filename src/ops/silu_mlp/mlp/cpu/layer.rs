@@ -104,23 +104,37 @@ pub(crate) struct Hidden<'a> {
     pub dtype: DType,
 }
 
+// Functions, not closures: these the compiler calls with vectors in memory.
+
+#[inline(always)]
+fn load_bias<V: Vectors>(v: V, bias: Option<FloatRows<'_>>, neuron: usize) -> V::Vector {
+    match bias {
+        Some(bias) => bias.load(v, 0, neuron),
+        None => v.splat(0.0),
+    }
+}
+
+#[inline(always)]
+fn splat_bias<V: Vectors>(v: V, bias: Option<FloatRows<'_>>, neuron: usize) -> V::Vector {
+    v.splat(match bias {
+        Some(bias) => bias.get(0, neuron),
+        None => 0.0,
+    })
+}
+
 impl Hidden<'_> {
     /// Biases of the neurons from `neuron` on, in the order of the sums.
     #[inline(always)]
     pub fn biases<V: Vectors>(&self, v: V, neuron: usize, gated: bool) -> [V::Vector; 2] {
-        let load = |bias: Option<FloatRows<'_>>| match bias {
-            Some(bias) => bias.load(v, 0, neuron),
-            None => v.splat(0.0),
-        };
-        if gated { [load(self.gate_bias), load(self.up_bias)] } else { [load(self.up_bias); 2] }
+        let up = load_bias(v, self.up_bias, neuron);
+        [if gated { load_bias(v, self.gate_bias, neuron) } else { up }, up]
     }
 
     /// As [`Hidden::biases`], those of one neuron in every lane.
     #[inline(always)]
     pub fn splat_biases<V: Vectors>(&self, v: V, neuron: usize, gated: bool) -> [V::Vector; 2] {
-        let splat =
-            |bias: Option<FloatRows<'_>>| v.splat(bias.map_or(0.0, |bias| bias.get(0, neuron)));
-        if gated { [splat(self.gate_bias), splat(self.up_bias)] } else { [splat(self.up_bias); 2] }
+        let up = splat_bias(v, self.up_bias, neuron);
+        [if gated { splat_bias(v, self.gate_bias, neuron) } else { up }, up]
     }
 
     /// The masks of the neurons from `neuron` on, squared, since a mask multiplies both branches.
