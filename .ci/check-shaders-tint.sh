@@ -14,5 +14,6 @@ if [ ! -d "$folder/node_modules/webgpu" ]; then
     npm install --prefix "$folder" --no-audit --no-fund --ignore-scripts
 fi
 rm -rf "$folder/shaders"
-cargo run --quiet --features wgpu --example export_shaders -- "$folder/shaders"
+# With the features of the tests, whose build it shares.
+cargo run --quiet --features cli,candle --example export_shaders -- "$folder/shaders"
 node "$folder/check.mjs" "$folder/shaders"

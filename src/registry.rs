@@ -89,7 +89,7 @@ pub fn find(name: &str) -> Result<&'static OperationInfo, Error> {
 }
 
 /// An operation with its inputs, validated.
-pub trait Prepared {
+pub trait Prepared: Send + Sync {
     /// Layouts of the outputs, without gaps; those that are updated in place lie as they came.
     fn outputs(&self) -> &NamedLayouts;
 

@@ -9,7 +9,7 @@ use siluette::conformance::{
 };
 use siluette::{Backend, DType, Device, GatedMlp, GatedMlpArgs, Layout, Parameters};
 
-use crate::conformance::cases_step;
+use crate::conformance::Selection;
 use crate::cuda_support::device;
 use crate::support::open;
 
@@ -100,22 +100,23 @@ fn tensor_core_kernels_do_pruned_and_masked_blocks() {
     }
 }
 
-/// Cases of so many rows; of them one in [`cases_step`].
+/// Cases of so many rows, or a [`Selection`] of them.
 fn every_small_case(device: &Device, rows: RangeInclusive<usize>) {
-    let cases = mlp_cases().filter(|case| has_rows(case, rows.clone()));
-    let cases: Vec<Case> = cases.step_by(cases_step()).collect();
+    let cases = mlp_cases().filter(|case| has_rows(case, rows.clone())).collect();
+    let cases: Vec<Case> = Selection::of_environment().select(cases).collect();
     assert!(!cases.is_empty());
     assert_eq!(passing(device, cases.iter().cloned()), cases.len());
 }
 
-/// Forces a tensor-core kernel on shapes that it can do, with changing options; of the rows one in [`cases_step`].
+/// Forces a tensor-core kernel on shapes that it can do, with changing options, or a [`Selection`] of the rows.
 fn every_option(kernel: MlpKernel, rows: &[usize]) {
     let Some(device) = device(options(kernel)) else { return };
     if !can_run(&device, kernel) {
         return;
     }
     let shapes = [[8, 8], [72, 136], [136, 72], [256, 264], [264, 600], [75, 331]];
-    for (index, &rows) in rows.iter().enumerate().step_by(cases_step()) {
+    let rows = rows.iter().enumerate().collect();
+    for (index, &rows) in Selection::of_environment().select(rows) {
         let [hidden, ffn] = shapes[index % shapes.len()];
         for (dtype, gated) in [(DType::F16, true), (DType::BF16, true), (DType::BF16, false)] {
             let case =
