@@ -52,5 +52,6 @@ address_sanitizer() {
     on asan SILUETTE_CASES=6/7 LD_PRELOAD="$(g++ -print-file-name=libasan.so)" ASAN_OPTIONS=detect_leaks=0
 }
 
-both adversarial_order random_order_on_sm_75
-both checks address_sanitizer
+hostile_orders() { adversarial_order && random_order_on_sm_75; }
+checked_memory() { checks && address_sanitizer; }
+both hostile_orders checked_memory
