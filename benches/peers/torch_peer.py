@@ -1,13 +1,4 @@
-"""PyTorch's part in the comparison: a coprocess that this package starts with `--torch PYTHON` and asks for one call at a time.
-
-A line comes in, a line goes out:
-
-    prepare OP DTYPE hidden=N ffn=N rows=N layers=N     ok CONTESTANT...
-    run CONTESTANT LAYER                                SECONDS
-    drop                                                ok
-
-or `error MESSAGE`. Behind the operation's name stand the dimensions that it has: `hidden` and `ffn`, `vocabulary` or `input`
-(then also `texts`), and `rows`, which for a GRU are the tokens of a text. The clock runs in here, around the call alone.
+"""PyTorch's part in the comparison: a coprocess that this package starts with `--torch PYTHON`; `coprocess.py` has the protocol.
 
 `torch` multiplies by weights as a checkpoint has them. `torch_prepacked` has them in the layout that the library asks for, for
 this very number of rows: MKL's for f32, oneDNN's for the others, as `torch.compile` with frozen weights chooses too.
@@ -17,15 +8,13 @@ Weights are normal random numbers, as many layers as the other contestants have.
 
 from __future__ import annotations
 
-import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-# What prints on its own must not get between the answers.
-answers = os.fdopen(os.dup(1), "w", buffering=1)
-os.dup2(2, 1)
+from coprocess import WEIGHT_SCALE, Call, Coprocess, matrices, own_answers, result_shape, threads
+
+answers = own_answers()
 
 try:
     import torch
@@ -39,13 +28,7 @@ except ImportError:
 import torch.nn.functional as F
 
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
-# Standard deviations that keep results near 1.
-WEIGHT_SCALE = 0.03
-# Threads that wait for work in a loop have given up after this long.
-SETTLING_SECONDS = 0.002
-
 Linear = Callable[[torch.Tensor], torch.Tensor]
-Call = Callable[[int], torch.Tensor]
 
 
 def plain(weight: torch.Tensor) -> Linear:
@@ -117,36 +100,27 @@ class Case:
         x = torch.randn(size["texts"], self.rows, size["input"])
         return lambda _layer: gru(x)[0]
 
-    def expected_shape(self) -> tuple[int, ...]:
-        """That of each result."""
-        hidden = self.dimensions["hidden"]
-        if self.op == "bigru":
-            return (self.dimensions["texts"], self.rows, 2 * hidden)
-        return (self.rows,) if self.op == "exit_head" else (self.rows, hidden)
-
     def check(self) -> None:
         """Runs each contestant once: its shape, and that it gives numbers."""
+        expected = result_shape(self.op, self.dimensions)
         for name, call in self.calls.items():
             result = call(0)
-            if tuple(result.shape) != self.expected_shape() or not result.isfinite().all():
-                raise ValueError(f"{name} {self.op}: {tuple(result.shape)}, expected finite {self.expected_shape()}")
+            if tuple(result.shape) != expected or not result.isfinite().all():
+                raise ValueError(f"{name} {self.op}: {tuple(result.shape)}, expected finite {expected}")
 
-    def run(self, name: str, layer: int) -> float:
-        """Seconds of one call."""
-        call = self.calls[name]
-        # Wakes the threads, as it is done for the other contestants.
+    def wake(self) -> None:
+        """As for the other contestants."""
         torch.empty(1 << 16).fill_(0)
-        start = time.perf_counter()
-        call(layer)
-        seconds = time.perf_counter() - start
-        time.sleep(SETTLING_SECONDS)
-        return seconds
 
 
 class Weights:
     """Plain weights of the last shape: they serve all its numbers of rows."""
 
     def __init__(self) -> None:
+        self.drop()
+
+    def drop(self) -> None:
+        """Frees them."""
         self.key: tuple = ()
         self.layers: list[list[torch.Tensor]] = []
 
@@ -166,52 +140,13 @@ class Weights:
         return torch.empty(shape, dtype=dtype).normal_(std=WEIGHT_SCALE)
 
 
-def matrices(op: str, dimensions: dict[str, int]) -> list[tuple[int, int]]:
-    """The shapes of a layer's matrices."""
-    hidden = dimensions["hidden"]
-    if op == "exit_head":
-        return [(dimensions["vocabulary"], hidden)]
-    features = hidden // 2 if op == "pruned_gated_mlp" else hidden
-    ffn = dimensions["ffn"]
-    return [(ffn, features), (ffn, features), (features, ffn)]
-
-
-class Peer:
-    """What the lines ask for."""
-
-    def __init__(self) -> None:
-        self.weights = Weights()
-        self.case: Case | None = None
-
-    def answer(self, line: str) -> str:
-        """The answer to one line."""
-        command, *words = line.split()
-        if command == "prepare":
-            self.case = None
-            op, dtype, *dimensions = words
-            sizes = {name: int(size) for name, size in (word.split("=") for word in dimensions)}
-            self.case = Case(op, dtype, sizes, self.weights)
-            return " ".join(["ok", *self.case.calls])
-        if command == "run" and self.case:
-            return repr(self.case.run(words[0], int(words[1])))
-        if command == "drop":
-            self.case, self.weights = None, Weights()
-            return "ok"
-        return f"error {command}: no such command, or nothing prepared"
-
-
 def main() -> None:
     torch.manual_seed(0)
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
-    peer = Peer()
+    torch.set_num_threads(threads())
+    weights = Weights()
+    peer = Coprocess(lambda op, dtype, sizes: Case(op, dtype, sizes, weights), weights.drop)
     with torch.inference_mode():
-        print(f"torch {torch.__version__} {torch.get_num_threads()}", file=answers)
-        for line in sys.stdin:
-            try:
-                answer = peer.answer(line)
-            except (RuntimeError, ValueError, KeyError) as error:
-                answer = "error " + " ".join(str(error).split())
-            print(answer, file=answers)
+        peer.serve(answers, {"torch": torch.__version__}, torch.get_num_threads())
 
 
 if __name__ == "__main__":

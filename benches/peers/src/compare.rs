@@ -4,11 +4,11 @@ use candle_core::WithDType;
 use serde_json::{Value, json};
 use siluette::{DType, Element, Float};
 
+use crate::coprocess::Coprocess;
 use crate::gru::{self, Gru};
 use crate::head::{self, Heads};
 use crate::measure::{Failure, Medians};
 use crate::roof::{Products, Roof};
-use crate::torch::Torch;
 use crate::weights::Layers;
 use crate::{dense, pruned};
 
@@ -19,7 +19,7 @@ const GRU_TOKENS: [usize; 2] = [32, 64];
 
 /// Who takes part besides the crates, how fast the machine is, and what was measured.
 pub struct Comparison {
-    pub torch: Option<Torch>,
+    pub peers: Vec<Coprocess>,
     pub roof: Roof,
     measured: Vec<Measured>,
 }
@@ -40,8 +40,8 @@ struct Measured {
 }
 
 impl Comparison {
-    pub fn new(torch: Option<Torch>) -> Result<Comparison, Failure> {
-        Ok(Comparison { torch, roof: Roof::measure()?, measured: Vec::new() })
+    pub fn new(peers: Vec<Coprocess>) -> Result<Comparison, Failure> {
+        Ok(Comparison { peers, roof: Roof::measure()?, measured: Vec::new() })
     }
 
     /// All that was measured, below the roof as it is known in the end.
@@ -58,7 +58,7 @@ impl Comparison {
         let dimensions = [("hidden", hidden), ("ffn", ffn)];
         let products = Products { weights: 3 * hidden * ffn, features: 2 * hidden };
         let shape = Shape { op: "gated_mlp", dtype: <T as Element>::DTYPE, dimensions, products };
-        self.compare(shape, &ROWS, |rows, torch| dense::measure(&layers, rows, torch))
+        self.compare(shape, &ROWS, |rows, peers| dense::measure(&layers, rows, peers))
     }
 
     pub fn pruned<T: Float + WithDType>(
@@ -73,7 +73,7 @@ impl Comparison {
         let products = Products { weights: 3 * half * ffn, features: 3 * half };
         let shape =
             Shape { op: "pruned_gated_mlp", dtype: <T as Element>::DTYPE, dimensions, products };
-        self.compare(shape, &ROWS, |rows, torch| pruned::measure(&layers, hidden, rows, torch))
+        self.compare(shape, &ROWS, |rows, peers| pruned::measure(&layers, hidden, rows, peers))
     }
 
     pub fn head<T: Float + WithDType>(
@@ -85,7 +85,7 @@ impl Comparison {
         let dimensions = [("hidden", hidden), ("vocabulary", vocabulary)];
         let products = Products { weights: hidden * vocabulary, features: hidden };
         let shape = Shape { op: "exit_head", dtype: <T as Element>::DTYPE, dimensions, products };
-        self.compare(shape, &HEAD_ROWS, |rows, torch| head::measure(&heads, rows, torch))
+        self.compare(shape, &HEAD_ROWS, |rows, peers| head::measure(&heads, rows, peers))
     }
 
     pub fn gru(&mut self, input: usize, hidden: usize) -> Result<(), Failure> {
@@ -95,24 +95,24 @@ impl Comparison {
         let products =
             Products { weights: 2 * 3 * hidden * (input + hidden), features: input + 2 * hidden };
         let shape = Shape { op: "bigru", dtype: DType::F32, dimensions, products };
-        self.compare(shape, &GRU_TOKENS, |tokens, torch| gru::measure(&gru, tokens, torch))
+        self.compare(shape, &GRU_TOKENS, |tokens, peers| gru::measure(&gru, tokens, peers))
     }
 
     fn compare(
         &mut self,
         shape: Shape,
         rows: &[usize],
-        measure: impl Fn(usize, Option<&Torch>) -> Result<Medians, Failure>,
+        measure: impl Fn(usize, &[Coprocess]) -> Result<Medians, Failure>,
     ) -> Result<(), Failure> {
         // Another program that was busy during one measurement lowers no ceiling.
         self.roof = self.roof.higher(&Roof::measure()?);
         for &rows in rows {
-            let medians = measure(rows, self.torch.as_ref())?;
+            let medians = measure(rows, &self.peers)?;
             let measured = Measured { shape, rows, medians };
             measured.print(&self.roof);
             self.measured.push(measured);
         }
-        self.torch.as_ref().map_or(Ok(()), Torch::release)
+        self.peers.iter().try_for_each(Coprocess::release)
     }
 }
 

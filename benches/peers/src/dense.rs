@@ -3,15 +3,15 @@
 use candle_core::{Device, Tensor, WithDType};
 use siluette::{Cpu, Element, Float, GatedMlp, GatedMlpArgs, TensorMut, TensorRef, Workspace};
 
+use crate::coprocess::{Case, Coprocess};
 use crate::gemm_mlp::GemmMlp;
 use crate::measure::{Contestant, Failure, Medians, check_equal, check_near, in_turns};
-use crate::torch::{Case, Torch};
 use crate::weights::{Layer, Layers, Random};
 
 pub fn measure<T: Float + WithDType>(
     layers: &Layers<T>,
     rows: usize,
-    torch: Option<&Torch>,
+    peers: &[Coprocess],
 ) -> Result<Medians, Failure> {
     let (hidden, ffn) = (layers.inputs, layers.ffn);
     let x: Vec<T> = Random(7).values(rows * hidden, 2.0);
@@ -53,8 +53,8 @@ pub fn measure<T: Float + WithDType>(
     let dimensions =
         [("hidden", hidden), ("ffn", ffn), ("rows", rows), ("layers", layers.all.len())];
     let case = Case { op: "gated_mlp", dtype: <T as Element>::DTYPE, dimensions: &dimensions };
-    if let Some(torch) = torch {
-        contestants.extend(torch.contestants(&case)?);
+    for peer in peers {
+        contestants.extend(peer.contestants(&case)?);
     }
     in_turns(layers.all.len(), contestants)
 }

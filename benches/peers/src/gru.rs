@@ -9,8 +9,8 @@ use siluette::arguments::Repeated;
 use siluette::{BiGru, BiGruArgs, Cpu, DType, TensorMut, TensorRef, Workspace};
 
 use crate::burn_gru::BurnGru;
+use crate::coprocess::{Case, Coprocess};
 use crate::measure::{Contestant, Failure, Medians, check_equal, check_near, in_turns};
-use crate::torch::{Case, Torch};
 use crate::weights::Random;
 
 pub const TEXTS: usize = 32;
@@ -61,7 +61,7 @@ impl Gru {
     }
 }
 
-pub fn measure(gru: &Gru, tokens: usize, torch: Option<&Torch>) -> Result<Medians, Failure> {
+pub fn measure(gru: &Gru, tokens: usize, peers: &[Coprocess]) -> Result<Medians, Failure> {
     let Gru { input, hidden, ref weights, .. } = *gru;
     let x: Vec<f32> = Random(7).values(TEXTS * tokens * input, 2.0);
     let candle_x = Tensor::from_slice(&x, (TEXTS, tokens, input), &Device::Cpu)?;
@@ -104,8 +104,8 @@ pub fn measure(gru: &Gru, tokens: usize, torch: Option<&Torch>) -> Result<Median
     let dimensions =
         [("hidden", hidden), ("input", input), ("texts", TEXTS), ("rows", tokens), ("layers", 1)];
     let case = Case { op: "bigru", dtype: DType::F32, dimensions: &dimensions };
-    if let Some(torch) = torch {
-        contestants.extend(torch.contestants(&case)?);
+    for peer in peers {
+        contestants.extend(peer.contestants(&case)?);
     }
     in_turns(1, contestants)
 }

@@ -3,8 +3,8 @@
 use candle_core::{D, Device, Tensor, WithDType};
 use siluette::{Cpu, Element, ExitHead, ExitHeadArgs, Float, TensorMut, TensorRef, Workspace};
 
+use crate::coprocess::{Case, Coprocess};
 use crate::measure::{Contestant, Failure, Medians, in_turns};
-use crate::torch::{Case, Torch};
 use crate::weights::{COLD_BYTES, Random};
 
 /// Heads that take turns: each matrix twice, for siluette and for candle.
@@ -34,7 +34,7 @@ impl<T: Float + WithDType> Heads<T> {
 pub fn measure<T: Float + WithDType>(
     heads: &Heads<T>,
     rows: usize,
-    torch: Option<&Torch>,
+    peers: &[Coprocess],
 ) -> Result<Medians, Failure> {
     let Heads { hidden, vocabulary, ref all } = *heads;
     let x: Vec<T> = Random(7).values(rows * hidden, 2.0);
@@ -63,8 +63,8 @@ pub fn measure<T: Float + WithDType>(
     let dimensions =
         [("hidden", hidden), ("vocabulary", vocabulary), ("rows", rows), ("layers", all.len())];
     let case = Case { op: "exit_head", dtype: <T as Element>::DTYPE, dimensions: &dimensions };
-    if let Some(torch) = torch {
-        contestants.extend(torch.contestants(&case)?);
+    for peer in peers {
+        contestants.extend(peer.contestants(&case)?);
     }
     in_turns(all.len(), contestants)
 }

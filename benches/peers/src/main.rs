@@ -1,9 +1,9 @@
 //! The SwiGLU block, dense and pruned, a language model's head and a bidirectional GRU, by siluette and by what people use,
 //! in turns; but for the GRU's, weights are cold.
 //!
-//! `cargo run --release --manifest-path benches/peers/Cargo.toml -- [--torch PYTHON] [FILE.json [OPERATION]]`: results go to
-//! the file, those of one operation alone in place of its former ones. PYTHON is one that has torch, or Python 3.11 that may
-//! install it.
+//! `cargo run --release --manifest-path benches/peers/Cargo.toml -- [--torch PYTHON] [--runtimes PYTHON] [FILE.json [OPERATION]]`:
+//! results go to the file, those of one operation alone in place of its former ones. PYTHON is one that has torch, or openvino,
+//! onnxruntime and onnx, or Python 3.11 that may install them.
 //!
 //! Weights of several layers, more than twice the last-level cache together, take turns, as in a model. In each
 //! round every contestant runs once on a layer of its own turn; medians are reported, so that what slows the
@@ -21,12 +21,14 @@
 //!   as a checkpoint has them and, `torch_prepacked`, in the layouts of MKL and oneDNN. Its idle threads look for work for
 //!   some hundred microseconds (`GOMP_SPINCOUNT`, `KMP_BLOCKTIME`), and the next contestant starts when they sleep; set
 //!   `OMP_WAIT_POLICY=PASSIVE` where other programs use the cores.
+//! - OpenVINO and, in f32, ONNX Runtime run models of the dense block, the head and the GRU (`runtimes_peer.py`), likewise.
 //!
 //! The roof is what the bytes and operations of a call take at the speeds of memory and of multiply-adds in registers, which
 //! are measured before each shape: the highest so far counts in what is printed, the highest of the run in the file.
 
 mod burn_gru;
 mod compare;
+mod coprocess;
 mod dense;
 mod gemm_mlp;
 mod gru;
@@ -35,15 +37,14 @@ mod measure;
 mod pruned;
 mod report;
 mod roof;
-mod torch;
 mod weights;
 
 use std::path::PathBuf;
 
 use compare::Comparison;
+use coprocess::Coprocess;
 use measure::Failure;
 use siluette::{bf16, f16};
-use torch::Torch;
 
 /// Hidden features and neurons of SmolLM2 135M, of a 1 B and of a 7 B model.
 const SHAPES: [(usize, usize); 3] = [(576, 1536), (2048, 8192), (4096, 11008)];
@@ -54,22 +55,30 @@ const HEADS: [(usize, usize); 2] = [(576, 49_152), (2048, 128_256)];
 /// Features of a token and hidden units a direction.
 const GRUS: [(usize, usize); 3] = [(300, 50), (300, 150), (300, 300)];
 
+/// Scripts of this package's folder, by the option that asks for them.
+const SCRIPTS: [(&str, &str); 2] =
+    [("--torch", "torch_peer.py"), ("--runtimes", "runtimes_peer.py")];
+
 /// What the command line asks for.
 struct Options {
-    python: Option<String>,
+    /// A Python and the script that it runs.
+    peers: Vec<(String, &'static str)>,
     file: Option<PathBuf>,
     operation: Option<String>,
 }
 
 impl Options {
     fn parse(arguments: impl Iterator<Item = String>) -> Result<Options, Failure> {
-        let mut options = Options { python: None, file: None, operation: None };
+        let mut options = Options { peers: Vec::new(), file: None, operation: None };
         let mut arguments = arguments;
         while let Some(argument) = arguments.next() {
-            if argument == "--torch" {
-                options.python = Some(arguments.next().ok_or("--torch asks for a PYTHON")?);
+            let script = SCRIPTS.iter().find(|(option, _)| *option == argument);
+            if let Some((option, script)) = script {
+                let python = arguments.next().ok_or(format!("{option} asks for a PYTHON"))?;
+                options.peers.push((python, script));
             } else if argument.starts_with('-') {
-                return Err(format!("{argument}: no such option (--torch PYTHON)").into());
+                let message = "no such option (--torch PYTHON, --runtimes PYTHON)";
+                return Err(format!("{argument}: {message}").into());
             } else if options.file.is_none() {
                 options.file = Some(argument.into());
             } else if options.operation.is_none() {
@@ -102,13 +111,14 @@ fn main() -> Result<(), Failure> {
     let options = Options::parse(std::env::args().skip(1))?;
     pin_threads()?;
     // From this thread, which is not pinned: a process may use the cores of the thread that starts it.
-    let torch = options.python.as_deref().map(Torch::start).transpose()?;
+    let peers = options.peers.iter().map(|(python, script)| Coprocess::start(python, script));
+    let peers = peers.collect::<Result<Vec<_>, Failure>>()?;
     // As an engine's loop on a thread of the pool: from outside, each call would first have to wake one.
-    Ok(rayon::scope(|_| run(&options, torch).map_err(|error| error.to_string()))?)
+    Ok(rayon::scope(|_| run(&options, peers).map_err(|error| error.to_string()))?)
 }
 
-fn run(options: &Options, torch: Option<Torch>) -> Result<(), Failure> {
-    let mut comparison = Comparison::new(torch)?;
+fn run(options: &Options, peers: Vec<Coprocess>) -> Result<(), Failure> {
+    let mut comparison = Comparison::new(peers)?;
     println!("{}, {}\n", siluette::Cpu::new().name(), comparison.roof);
     println!(
         "| operation | dtype | shape | rows | siluette, ms | of the roof | others: ms, times ours |"

@@ -6,9 +6,9 @@ use siluette::{
     Workspace,
 };
 
+use crate::coprocess::{Case, Coprocess};
 use crate::dense::candle_mlp;
 use crate::measure::{Contestant, Failure, Medians, check_equal, in_turns};
-use crate::torch::{Case, Torch};
 use crate::weights::{Layers, Random};
 
 /// The layers' matrices are compact: `inputs` of `hidden` features are read, as many written.
@@ -16,7 +16,7 @@ pub fn measure<T: Float + WithDType>(
     layers: &Layers<T>,
     hidden: usize,
     rows: usize,
-    torch: Option<&Torch>,
+    peers: &[Coprocess],
 ) -> Result<Medians, Failure> {
     let (selected, ffn) = (layers.inputs, layers.ffn);
     let x: Vec<T> = Random(7).values(rows * hidden, 2.0);
@@ -61,8 +61,8 @@ pub fn measure<T: Float + WithDType>(
         [("hidden", hidden), ("ffn", ffn), ("rows", rows), ("layers", layers.all.len())];
     let dtype = <T as Element>::DTYPE;
     let case = Case { op: "pruned_gated_mlp", dtype, dimensions: &dimensions };
-    if let Some(torch) = torch {
-        contestants.extend(torch.contestants(&case)?);
+    for peer in peers {
+        contestants.extend(peer.contestants(&case)?);
     }
     in_turns(layers.all.len(), contestants)
 }

@@ -20,16 +20,19 @@ pub fn write(
     let mut all = former["results"].as_array().cloned().unwrap_or_default();
     all.retain(|result| !was_measured(result["op"].as_str().unwrap_or("")));
     all.extend(comparison.results());
-    // Results that stay may have had torch beside them when this run has not.
-    let torch = comparison.torch.map_or(former["torch"].clone(), |torch| torch.version.into());
-    let report = json!({
+    let mut report = json!({
         "instructions": siluette::Cpu::new().name(),
         "candle_core": "0.11",
         "burn": "0.21",
         "gemm": "0.19",
-        "torch": torch,
         "ceilings": comparison.roof.json(),
         "results": all,
     });
+    // Results that stay may have had others beside them than this run.
+    for name in ["torch", "openvino", "onnxruntime"] {
+        let mut versions = comparison.peers.iter().flat_map(|peer| &peer.versions);
+        let version = versions.find(|(library, _)| library == name);
+        report[name] = version.map_or(former[name].clone(), |(_, version)| version.as_str().into());
+    }
     Ok(std::fs::write(file, format!("{report:#}\n"))?)
 }

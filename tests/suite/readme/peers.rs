@@ -21,8 +21,14 @@ fn readme_shows_the_latest_comparison_with_peers() {
 fn write_peers(text: &mut String, file: &Path, report: &Value) {
     let device = file.parent().and_then(Path::file_name).unwrap().to_string_lossy();
     let (instructions, date) = (&report["instructions"], file.file_stem().unwrap());
-    let known =
-        [("candle-core", "candle_core"), ("burn", "burn"), ("gemm", "gemm"), ("torch", "torch")];
+    let known = [
+        ("candle-core", "candle_core"),
+        ("burn", "burn"),
+        ("gemm", "gemm"),
+        ("torch", "torch"),
+        ("OpenVINO", "openvino"),
+        ("ONNX Runtime", "onnxruntime"),
+    ];
     let version =
         |(name, field)| Some(format!("{name} {}", report[field].as_str()?.split('+').next()?));
     let versions: Vec<String> = known.into_iter().filter_map(version).collect();
@@ -77,14 +83,19 @@ fn peers_cell(result: &Value) -> String {
         let ratios: Vec<String> = ratios.map(|ratio| format!("{ratio:.1}x")).collect();
         return format!("{time}, {}", ratios.join(" / "));
     };
-    let peers = ["torch", "torch_prepacked", "candle", "gemm", "burn"];
+    let peers = ["torch", "torch_prepacked", "openvino", "onnxruntime", "candle", "gemm", "burn"];
     let ratios = peers.into_iter().filter_map(|name| Some((name, ratio(name)?)));
     let (best, _) = ratios.min_by(|one, other| one.1.total_cmp(&other.1)).expect("a peer");
     let mut lines = vec![format!("{time}, {share}")];
     let mut shown = vec![best, "candle"];
     shown.dedup();
     for name in shown {
-        let title = name.replace('_', ", ");
+        let title = match name {
+            "torch_prepacked" => "torch, prepacked",
+            "openvino" => "OpenVINO",
+            "onnxruntime" => "ONNX Runtime",
+            name => name,
+        };
         lines.extend(ratio(name).map(|ratio| format!("{ratio:.1}x {title}")));
     }
     lines.join("<br>")
