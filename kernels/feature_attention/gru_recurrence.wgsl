@@ -26,9 +26,6 @@ override ROWS: u32 = 1u;
 // Floats of a state: hidden units and zeros behind them.
 override STATE: u32 = 64u;
 override WEIGHT: u32 = 0u;
-override INITIAL: u32 = 0u;
-override OUT: u32 = 0u;
-override LAST: u32 = 0u;
 
 // In place of a state: zeros.
 const NO_STATE: u32 = 0xffffffffu;
@@ -63,6 +60,9 @@ struct Parameters {
     last_start: u32,
     last_direction_stride: u32,
     last_batch_stride: u32,
+    initial_dtype: u32,
+    out_dtype: u32,
+    last_dtype: u32,
 }
 
 @group(0) @binding(0) var<uniform> parameters: Parameters;
@@ -74,9 +74,9 @@ struct Parameters {
 #import shared/tensor_element.wgsl tensor=weight_reverse binding=3 dtype=WEIGHT access=read
 #import shared/tensor_element.wgsl tensor=bias_forward binding=4 dtype=WEIGHT access=read
 #import shared/tensor_element.wgsl tensor=bias_reverse binding=5 dtype=WEIGHT access=read
-#import shared/tensor_element.wgsl tensor=initial binding=6 dtype=INITIAL access=$initial_access
-#import shared/output.wgsl tensor=out binding=7 dtype=OUT
-#import shared/output.wgsl tensor=last binding=8 dtype=LAST
+#import shared/tensor_element.wgsl tensor=initial binding=6 dtype=parameters.initial_dtype access=$initial_access
+#import shared/output.wgsl tensor=out binding=7 dtype=parameters.out_dtype
+#import shared/output.wgsl tensor=last binding=8 dtype=parameters.last_dtype
 
 // Of each row the states before and after a step, in turns.
 var<workgroup> states: array<f32, 2u * STATE * ROWS>;
@@ -139,15 +139,15 @@ fn out_bits(state: u32, column: u32) -> u32 {
     if (state == NO_STATE) {
         return 0u;
     }
-    return bits_of(states[state + column], OUT);
+    return bits_of(states[state + column], parameters.out_dtype);
 }
 
 fn last_bits(state: u32, column: u32) -> u32 {
-    return bits_of(states[state + column], LAST);
+    return bits_of(states[state + column], parameters.last_dtype);
 }
 
-#import shared/output_row.wgsl tensor=out dtype=OUT
-#import shared/output_row.wgsl tensor=last dtype=LAST
+#import shared/output_row.wgsl tensor=out dtype=parameters.out_dtype
+#import shared/output_row.wgsl tensor=last dtype=parameters.last_dtype
 
 fn out_start(row: u32, token: u32, direction: u32) -> u32 {
     return parameters.out_start + row * parameters.out_batch_stride + token * parameters.out_token_stride

@@ -7,7 +7,7 @@
 // workgroup  THREADS invocations stride over d, then over the words of the output
 // workgroup memory  THREADS * 64 + 16 bytes at most
 // Squares are summed by invocation in f32, then over the invocations in a fixed order: over all features that of
-// silu_mlp/prepare.wgsl, so that selecting all of them gives its bits. SCOPE: see norm_scope.wgsl.
+// silu_mlp/prepare.wgsl, so that selecting all of them gives its bits. The scope: see norm_scope.wgsl.
 // An index that is not below d gives 0.
 
 #variant reduce = subgroup workgroup
@@ -15,8 +15,6 @@
 override THREADS: u32 = 128u;
 override ACTIVATION: u32 = 0u;
 override WEIGHT: u32 = 0u;
-override OUT: u32 = 0u;
-override SCOPE: u32 = 0u;
 
 struct Parameters {
     features: u32,
@@ -32,6 +30,8 @@ struct Parameters {
     indices_start: u32,
     out_start: u32,
     out_stride: u32,
+    out_dtype: u32,
+    scope: u32,
 }
 
 @group(0) @binding(0) var<uniform> parameters: Parameters;
@@ -40,8 +40,8 @@ struct Parameters {
 #import shared/tensor_element.wgsl tensor=x binding=1 dtype=ACTIVATION access=read
 #import shared/tensor_element.wgsl tensor=norm_weight binding=2 dtype=WEIGHT access=read
 @group(0) @binding(3) var<storage, read> indices: array<u32>;
-#import shared/output.wgsl tensor=out binding=4 dtype=OUT
-#import shared/output_row.wgsl tensor=out dtype=OUT
+#import shared/output.wgsl tensor=out binding=4 dtype=parameters.out_dtype
+#import shared/output_row.wgsl tensor=out dtype=parameters.out_dtype
 #import shared/reduce_$reduce.wgsl capacity=1u
 #import prune_gather/norm_scope.wgsl
 
@@ -53,7 +53,7 @@ fn out_bits(row: u32, column: u32) -> u32 {
         return 0u;
     }
     let x = x_at(parameters.x_start + row * parameters.x_stride + j);
-    return bits_of(x * norm_weight_at(parameters.norm_start + j) * scale, OUT);
+    return bits_of(x * norm_weight_at(parameters.norm_start + j) * scale, parameters.out_dtype);
 }
 
 @compute @workgroup_size(THREADS)
@@ -69,7 +69,7 @@ fn gather_norm(
     let x_row = parameters.x_start + token * parameters.x_stride;
 
     var squares: array<vec4<f32>, 1>;
-    if (SCOPE == SCOPE_FULL) {
+    if (parameters.scope == SCOPE_FULL) {
         for (var k = invocation.thread; k < parameters.features; k += THREADS) {
             let value = x_at(x_row + k);
             squares[0].x += value * value;
@@ -84,7 +84,7 @@ fn gather_norm(
         }
     }
     reduce(squares, 1u, invocation);
-    let mean_square = totals[0].x / norm_divisor(SCOPE, parameters.features, parameters.selected);
+    let mean_square = totals[0].x / norm_divisor(parameters.scope, parameters.features, parameters.selected);
     scale = 1.0 / sqrt(mean_square + parameters.eps);
 
     let out_row = parameters.out_start + token * parameters.out_stride;

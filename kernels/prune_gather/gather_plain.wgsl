@@ -10,8 +10,6 @@
 override THREADS: u32 = 128u;
 override INPUT: u32 = 0u;
 override OUT: u32 = 0u;
-override HAS_ROWS: bool = false;
-override HAS_COLUMNS: bool = false;
 
 struct Parameters {
     // Of x, as far as it is bound.
@@ -29,6 +27,8 @@ struct Parameters {
     columns_start: u32,
     out_start: u32,
     out_stride: u32,
+    has_rows: u32,
+    has_columns: u32,
 }
 
 @group(0) @binding(0) var<uniform> parameters: Parameters;
@@ -45,11 +45,11 @@ fn out_bits(row: u32, column: u32) -> u32 {
         return 0u;
     }
     var from_row = row;
-    if (HAS_ROWS) {
+    if (parameters.has_rows != 0u) {
         from_row = row_indices[parameters.rows_start + row];
     }
     var from_column = column;
-    if (HAS_COLUMNS) {
+    if (parameters.has_columns != 0u) {
         from_column = column_indices[parameters.columns_start + column];
     }
     if (from_row >= parameters.x_rows || from_column >= parameters.x_columns) {

@@ -2,7 +2,7 @@
 // invocations ever write the same element.
 //
 // $indices: array<u32>, ascending, `parameters.$count` of them from `parameters.$indices_start` on
-// $rank: array<i32>, a place or -1 for each column, from `parameters.$rank_start` on; read if HAS_RANK
+// $rank: array<i32>, a place or -1 for each column, from `parameters.$rank_start` on; read if `parameters.has_rank`
 
 const NOWHERE: u32 = 0xffffffffu;
 
@@ -10,7 +10,7 @@ const NOWHERE: u32 = 0xffffffffu;
 // that is no member.
 fn place_of(column: u32) -> u32 {
     let count = parameters.$count;
-    if (HAS_RANK) {
+    if (parameters.has_rank != 0u) {
         let found = $rank[parameters.$rank_start + column];
         return select(NOWHERE, u32(found), found >= 0 && u32(found) < count);
     }

@@ -10,8 +10,6 @@
 
 override THREADS: u32 = 128u;
 override INPUT: u32 = 0u;
-override OUT: u32 = 0u;
-override HAS_RANK: bool = false;
 
 struct Parameters {
     features: u32,
@@ -28,6 +26,8 @@ struct Parameters {
     rank_start: u32,
     out_start: u32,
     out_stride: u32,
+    out_dtype: u32,
+    has_rank: u32,
 }
 
 @group(0) @binding(0) var<uniform> parameters: Parameters;
@@ -37,8 +37,8 @@ struct Parameters {
 #import shared/tensor_element.wgsl tensor=y binding=2 dtype=INPUT access=read
 @group(0) @binding(3) var<storage, read> indices: array<u32>;
 @group(0) @binding(4) var<storage, read> rank: array<i32>;
-#import shared/output.wgsl tensor=out binding=5 dtype=OUT
-#import shared/output_row.wgsl tensor=out dtype=OUT
+#import shared/output.wgsl tensor=out binding=5 dtype=parameters.out_dtype
+#import shared/output_row.wgsl tensor=out dtype=parameters.out_dtype
 #import prune_gather/scatter.wgsl indices=indices rank=rank count=selected
 
 fn out_bits(row: u32, column: u32) -> u32 {
@@ -47,7 +47,7 @@ fn out_bits(row: u32, column: u32) -> u32 {
     if (place != NOWHERE) {
         value += y_at(parameters.y_start + row * parameters.y_stride + place);
     }
-    return bits_of(value, OUT);
+    return bits_of(value, parameters.out_dtype);
 }
 
 @compute @workgroup_size(THREADS)

@@ -13,7 +13,7 @@
 // staged  the rounded row stays in workgroup memory: ROW * 4 bytes, and THREADS * 64 + 16 at most for the sum
 // computed  it is computed again each time it is wanted
 // Sums and statistics have the order of scatter_add and gather_norm: one dispatch gives the bits of the two.
-// SCOPE: see norm_scope.wgsl. A place or an index out of range adds nothing and gives 0.
+// The scope: see norm_scope.wgsl. A place or an index out of range adds nothing and gives 0.
 
 #variant reduce = subgroup workgroup
 #variant row = staged computed
@@ -21,10 +21,6 @@
 override THREADS: u32 = 128u;
 override ACTIVATION: u32 = 0u;
 override WEIGHT: u32 = 0u;
-override RESIDUAL_OUT: u32 = 0u;
-override GATHERED: u32 = 0u;
-override SCOPE: u32 = 0u;
-override HAS_RANK: bool = false;
 // d, or more, where the row is staged.
 override ROW: u32 = 1u;
 
@@ -50,6 +46,10 @@ struct Parameters {
     residual_out_stride: u32,
     gathered_start: u32,
     gathered_stride: u32,
+    residual_out_dtype: u32,
+    gathered_dtype: u32,
+    has_rank: u32,
+    scope: u32,
 }
 
 @group(0) @binding(0) var<uniform> parameters: Parameters;
@@ -61,10 +61,10 @@ struct Parameters {
 @group(0) @binding(4) var<storage, read> out_rank: array<i32>;
 #import shared/tensor_element.wgsl tensor=norm_weight binding=5 dtype=WEIGHT access=read
 @group(0) @binding(6) var<storage, read> in_indices: array<u32>;
-#import shared/output.wgsl tensor=residual_out binding=7 dtype=RESIDUAL_OUT
-#import shared/output_row.wgsl tensor=residual_out dtype=RESIDUAL_OUT
-#import shared/output.wgsl tensor=gathered binding=8 dtype=GATHERED
-#import shared/output_row.wgsl tensor=gathered dtype=GATHERED
+#import shared/output.wgsl tensor=residual_out binding=7 dtype=parameters.residual_out_dtype
+#import shared/output_row.wgsl tensor=residual_out dtype=parameters.residual_out_dtype
+#import shared/output.wgsl tensor=gathered binding=8 dtype=parameters.gathered_dtype
+#import shared/output_row.wgsl tensor=gathered dtype=parameters.gathered_dtype
 #import shared/reduce_$reduce.wgsl capacity=1u
 #import prune_gather/scatter.wgsl indices=out_indices rank=out_rank count=out_selected
 #import prune_gather/norm_scope.wgsl
@@ -83,10 +83,10 @@ fn sum_at(row: u32, column: u32) -> f32 {
 }
 
 fn residual_out_bits(row: u32, column: u32) -> u32 {
-    if (RESIDUAL_OUT == ACTIVATION) {
-        return bits_of(updated(row, column), RESIDUAL_OUT);
+    if (parameters.residual_out_dtype == ACTIVATION) {
+        return bits_of(updated(row, column), parameters.residual_out_dtype);
     }
-    return bits_of(sum_at(row, column), RESIDUAL_OUT);
+    return bits_of(sum_at(row, column), parameters.residual_out_dtype);
 }
 
 fn gathered_bits(row: u32, column: u32) -> u32 {
@@ -95,7 +95,7 @@ fn gathered_bits(row: u32, column: u32) -> u32 {
         return 0u;
     }
     let weight = norm_weight_at(parameters.norm_start + j);
-    return bits_of(updated(row, j) * weight * scale, GATHERED);
+    return bits_of(updated(row, j) * weight * scale, parameters.gathered_dtype);
 }
 
 @compute @workgroup_size(THREADS)
@@ -112,12 +112,12 @@ fn scatter_norm_gather(
     for (var k = invocation.thread; k < parameters.features; k += THREADS) {
         let value = rounded(sum_at(token, k), ACTIVATION);
         keep(k, value);
-        if (SCOPE == SCOPE_FULL) {
+        if (parameters.scope == SCOPE_FULL) {
             squares[0].x += value * value;
         }
     }
     workgroupBarrier();
-    if (SCOPE != SCOPE_FULL) {
+    if (parameters.scope != SCOPE_FULL) {
         for (var i = invocation.thread; i < parameters.in_selected; i += THREADS) {
             let j = in_indices[parameters.in_indices_start + i];
             if (j < parameters.features) {
@@ -128,7 +128,7 @@ fn scatter_norm_gather(
     }
     reduce(squares, 1u, invocation);
     let mean_square =
-        totals[0].x / norm_divisor(SCOPE, parameters.features, parameters.in_selected);
+        totals[0].x / norm_divisor(parameters.scope, parameters.features, parameters.in_selected);
     scale = 1.0 / sqrt(mean_square + parameters.eps);
 
     let residual_out_row = parameters.residual_out_start + token * parameters.residual_out_stride;

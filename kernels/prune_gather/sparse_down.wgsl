@@ -14,10 +14,7 @@
 #variant load = vector scalar
 
 override THREADS: u32 = 128u; // at least 16
-override ACTIVATION: u32 = 0u;
 override WEIGHT: u32 = 0u;
-override OUT: u32 = 0u;
-override HAS_RESIDUAL: bool = false;
 
 struct Parameters {
     hidden: u32,
@@ -33,6 +30,10 @@ struct Parameters {
     residual_stride: u32,
     out_start: u32,
     out_stride: u32,
+    has_residual: u32,
+    // Element types.
+    activation: u32,
+    out_dtype: u32,
 }
 
 @group(0) @binding(0) var<uniform> parameters: Parameters;
@@ -41,8 +42,8 @@ struct Parameters {
 #import shared/chunk_$load.wgsl
 @group(0) @binding(1) var<storage, read> h: array<f32>;
 #import shared/tensor_$load.wgsl tensor=down_weight binding=2 dtype=WEIGHT access=read
-#import shared/tensor_element.wgsl tensor=residual binding=3 dtype=ACTIVATION access=read
-#import shared/output.wgsl tensor=out binding=4 dtype=OUT
+#import shared/tensor_element.wgsl tensor=residual binding=3 dtype=parameters.activation access=read
+#import shared/output.wgsl tensor=out binding=4 dtype=parameters.out_dtype
 #import shared/scan.wgsl
 
 // Neurons of a tile that an invocation looks at.
@@ -134,7 +135,7 @@ fn sparse_down(
     var values: vec2<f32>;
     for (var i = 0u; i < count; i++) {
         values[i] = total(2u * thread + i);
-        if (HAS_RESIDUAL) {
+        if (parameters.has_residual != 0u) {
             values[i] += residual_at(parameters.residual_start + token * parameters.residual_stride + begin + i);
         }
     }

@@ -16,8 +16,6 @@
 #variant load = vector scalar
 
 override THREADS: u32 = 128u;
-override NORM: bool = false;
-override LISTED: bool = false;
 override ACTIVATION: u32 = 0u;
 override WEIGHT: u32 = 0u;
 
@@ -44,6 +42,8 @@ struct Parameters {
     offsets_start: u32,
     h_start: u32,
     h_stride: u32,
+    has_norm: u32,
+    has_lists: u32,
     round_each: u32,
 }
 
@@ -92,7 +92,7 @@ fn norm_scale(x_row: u32, invocation: Invocation) -> f32 {
 
 fn n_chunk(x_row: u32, k: u32, scale: f32) -> Chunk {
     let x = x_chunk(x_row + k);
-    if (NORM) {
+    if (parameters.has_norm != 0u) {
         return normalised(x, norm_weight_chunk(parameters.norm_start + k), scale, ACTIVATION);
     }
     return x;
@@ -114,11 +114,11 @@ fn sparse_gate_up(
     let x_row = parameters.x_start + token * parameters.x_stride;
 
     var selected = (1u << own) - 1u;
-    if (LISTED) {
+    if (parameters.has_lists != 0u) {
         selected &= listed_neurons(token, parameters.first_neuron + first_row);
     }
     var scale = 1.0;
-    if (NORM) {
+    if (parameters.has_norm != 0u) {
         scale = norm_scale(x_row, invocation);
     }
 
@@ -137,7 +137,7 @@ fn sparse_gate_up(
     // The totals are about to be used again.
     workgroupBarrier();
 
-    if (!LISTED) {
+    if (parameters.has_lists == 0u) {
         for (var r = 0u; r < 4u; r++) {
             if (!exceeds(gate[r], parameters.threshold)) {
                 selected &= ~(1u << r);

@@ -1,22 +1,23 @@
-// As gather_scalar.wgsl for rows that are read in 16-byte words.
-fn $tensor_feature(start: u32, k: u32) -> f32 {
-    let feature = in_indices[parameters.in_indices_start + k];
-    if (feature >= parameters.hidden) {
-        return 0.0;
-    }
-    let at = start + feature;
+// Elements of tensor $tensor, whose rows are read in 16-byte words, that eight columns of n stand for: zero where an index
+// is out of range.
+fn $tensor_feature(start: u32, feature: u32) -> f32 {
+    // Of two loads and no branch, the loads of eight features go out together.
+    let at = start + min(feature, parameters.hidden - 1u);
+    var value: f32;
     if ($dtype == F32) {
-        return bitcast<f32>($tensor[at >> 2u][at & 3u]);
+        value = bitcast<f32>($tensor[at >> 2u][at & 3u]);
+    } else {
+        let pair = widen_pair($tensor[at >> 3u][(at >> 1u) & 3u], $dtype);
+        value = select(pair.x, pair.y, (at & 1u) == 1u);
     }
-    let pair = widen_pair($tensor[at >> 3u][(at >> 1u) & 3u], $dtype);
-    return select(pair.x, pair.y, (at & 1u) == 1u);
+    return select(value, 0.0, feature >= parameters.hidden);
 }
 
-fn $tensor_gather(start: u32, k: u32) -> Chunk {
+fn $tensor_gather(start: u32, features: Features) -> Chunk {
     var chunk: Chunk;
     for (var i = 0u; i < 4u; i++) {
-        chunk.low[i] = $tensor_feature(start, k + i);
-        chunk.high[i] = $tensor_feature(start, k + 4u + i);
+        chunk.low[i] = $tensor_feature(start, features.low[i]);
+        chunk.high[i] = $tensor_feature(start, features.high[i]);
     }
     return chunk;
 }

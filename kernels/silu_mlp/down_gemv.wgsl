@@ -20,8 +20,6 @@ override THREADS: u32 = 128u;
 override TOKENS: u32 = 1u; // at most 8
 override INPUT: u32 = 0u;
 override WEIGHT: u32 = 0u;
-override SCATTER: bool = false;
-override MASKED: bool = false;
 
 struct Parameters {
     depth: u32,
@@ -48,6 +46,8 @@ struct Parameters {
     out_stride: u32,
     has_bias: u32,
     has_residual: u32,
+    has_mask: u32,
+    scatters: u32,
     // Element types.
     activation: u32,
     out_dtype: u32,
@@ -100,7 +100,7 @@ fn down_gemv(
         }
     }
     reduce(sums, TOKENS, invocation);
-    if (SCATTER) {
+    if (parameters.scatters != 0u) {
         copy_residual(first_row, 4u, first_token, TOKENS, invocation.thread, THREADS);
         storageBarrier();
     }

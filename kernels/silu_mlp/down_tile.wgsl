@@ -19,8 +19,6 @@ override THREADS_N: u32 = 8u;
 override DEPTH: u32 = 8u;
 override INPUT: u32 = 0u;
 override WEIGHT: u32 = 0u;
-override SCATTER: bool = false;
-override MASKED: bool = false;
 
 struct Parameters {
     depth: u32,
@@ -47,6 +45,8 @@ struct Parameters {
     out_stride: u32,
     has_bias: u32,
     has_residual: u32,
+    has_mask: u32,
+    scatters: u32,
     // Element types.
     activation: u32,
     out_dtype: u32,
@@ -114,7 +114,7 @@ fn down_tile(
         workgroupBarrier();
     }
 
-    if (SCATTER) {
+    if (parameters.scatters != 0u) {
         let threads = THREADS_M * THREADS_N;
         copy_residual(first_row, 4u * THREADS_N, first_token, 4u * THREADS_M, thread, threads);
         storageBarrier();

@@ -10,7 +10,7 @@ fn residual_or_zero(token: u32, feature: u32) -> f32 {
 // What goes to `feature` from the sum of row `row` of the weight.
 fn finished(token: u32, row: u32, feature: u32, sum: f32) -> f32 {
     var value = sum;
-    if (MASKED) {
+    if (parameters.has_mask != 0u) {
         value *= out_mask[parameters.out_mask_start + row];
     }
     if (parameters.has_residual != 0u) {
@@ -24,26 +24,27 @@ fn finished(token: u32, row: u32, feature: u32, sum: f32) -> f32 {
 
 // Four neighbouring rows j of one token, as far as they are there.
 fn write(token: u32, row: u32, sums: vec4<f32>) {
+    let scatters = parameters.scatters != 0u;
     let count = min(parameters.rows - min(row, parameters.rows), 4u);
     let out_row = parameters.out_start + token * parameters.out_stride;
-    if (SCATTER) {
-        for (var i = 0u; i < count; i++) {
-            let feature = out_indices[parameters.out_indices_start + row + i];
-            if (feature < parameters.width) {
-                out_store(out_row + feature, finished(token, row + i, feature, sums[i]), 0.0, false);
-            }
-        }
-        return;
-    }
+    var features = vec4(row, row + 1u, row + 2u, row + 3u);
     var values = sums;
     for (var i = 0u; i < count; i++) {
-        values[i] = finished(token, row + i, row + i, sums[i]);
+        if (scatters) {
+            features[i] = out_indices[parameters.out_indices_start + row + i];
+        }
+        if (features[i] < parameters.width) {
+            values[i] = finished(token, row + i, features[i], sums[i]);
+        }
     }
-    let start = out_row + row;
+    // One call for both: a store of any type is long.
     var i = 0u;
     while (i < count) {
-        let pair = out_is_pair(start + i, count - i);
-        out_store(start + i, values[i], values[min(i + 1u, 3u)], pair);
+        let at = out_row + features[i];
+        let pair = !scatters && out_is_pair(at, count - i);
+        if (features[i] < parameters.width) {
+            out_store(at, values[i], values[min(i + 1u, 3u)], pair);
+        }
         i += select(1u, 2u, pair);
     }
 }
@@ -75,9 +76,8 @@ fn copy_residual(row: u32, rows: u32, token: u32, tokens: u32, thread: u32, thre
                 next = residual_or_zero(m, feature + 1u);
             }
             let pair = out_is_pair(at, left);
-            out_store(at, value, next, pair);
-            if (!pair && left > 1u) {
-                out_store(at + 1u, next, 0.0, false);
+            for (var j = 0u; j < min(left, 2u); j += select(1u, 2u, pair)) {
+                out_store(at + j, select(value, next, j == 1u), next, pair);
             }
         }
     }

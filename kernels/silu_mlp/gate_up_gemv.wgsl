@@ -8,8 +8,9 @@
 // indices [I]  u32 or absent, then I = H; an index that is out of range selects a zero
 // h  [M, F]  f32, without gaps, rounded to the activation type
 //
-// launch  ceil(M / TOKENS) * ceil(F / 4), token groups fastest; a workgroup owns 4 rows f of both Wg and Wu
-//         and TOKENS tokens, so that a weight is read once for all of them
+// launch  ceil(M / TOKENS) * ceil(F / 4), of F / 8 if plain, token groups fastest; a workgroup owns two panels of four
+//         rows and TOKENS tokens, so that a weight is read once for all of them; the panels are the same rows f of Wg
+//         and Wu, or, if plain, neighbours of Wu, which is bound as both
 // workgroup  THREADS invocations stride over I, eight elements at a time, or one where rows do not start on
 //            16-byte words
 // workgroup memory  subgroup variant: THREADS * 64 + 256 bytes; workgroup variant: THREADS * 64 + 256 bytes
@@ -21,10 +22,8 @@
 
 override THREADS: u32 = 128u;
 override TOKENS: u32 = 1u; // at most 8
-override GATED: bool = true;
-override NORM: bool = false;
+// The only switch that is not a parameter: what gathers is half of such a pipeline, and dense blocks never need it.
 override GATHER: bool = false;
-override NORMS_SELECTION: bool = false;
 override ACTIVATION: u32 = 0u;
 override WEIGHT: u32 = 0u;
 
@@ -50,6 +49,9 @@ struct Parameters {
     in_indices_start: u32,
     gate_bias_start: u32,
     up_bias_start: u32,
+    is_gated: u32,
+    has_norm: u32,
+    norms_selection: u32,
     has_gate_bias: u32,
     has_up_bias: u32,
     round_each: u32,
@@ -67,6 +69,7 @@ struct Parameters {
 #import shared/tensor_element.wgsl tensor=up_bias binding=6 dtype=WEIGHT access=read
 @group(0) @binding(7) var<storage, read> in_indices: array<u32>;
 @group(0) @binding(8) var<storage, read_write> h: array<f32>;
+#import shared/features_$load.wgsl
 #import shared/gather_$load.wgsl tensor=x dtype=ACTIVATION
 #import shared/gather_$load.wgsl tensor=norm_weight dtype=WEIGHT
 #import shared/reduce_$reduce.wgsl capacity=16u
@@ -78,13 +81,18 @@ fn x_row(token: u32) -> u32 {
 
 // 1 / sqrt(mean(x^2) + eps) of each token.
 fn norm_scales(first_token: u32, invocation: Invocation) -> array<f32, 8> {
+    let selected = GATHER && parameters.norms_selection != 0u;
+    let columns = select(parameters.hidden, parameters.inputs, selected);
     var squares: array<vec4<f32>, 16>;
-    let columns = select(parameters.hidden, parameters.inputs, NORMS_SELECTION);
     for (var k = invocation.thread * CHUNK; k < columns; k += THREADS * CHUNK) {
+        var features: Features;
+        if (selected) {
+            features = features_at(k);
+        }
         for (var m = 0u; m < TOKENS; m++) {
             var x: Chunk;
-            if (NORMS_SELECTION) {
-                x = x_gather(x_row(first_token + m), k);
+            if (selected) {
+                x = x_gather(x_row(first_token + m), features);
             } else {
                 x = x_chunk(x_row(first_token + m) + k);
             }
@@ -122,11 +130,13 @@ fn gate_up_gemv(
     if (index >= parameters.workgroups) {
         return;
     }
+    let is_gated = parameters.is_gated != 0u;
     let first_token = index % parameters.token_groups * TOKENS;
-    let first_neuron = index / parameters.token_groups * 4u;
+    let first_gate = index / parameters.token_groups * select(8u, 4u, is_gated);
+    let first_up = first_gate + select(4u, 0u, is_gated);
 
     var scales: array<f32, 8>;
-    if (NORM) {
+    if (parameters.has_norm != 0u) {
         scales = norm_scales(first_token, invocation);
     }
 
@@ -136,16 +146,19 @@ fn gate_up_gemv(
         var gate: array<Chunk, 4>;
         var up: array<Chunk, 4>;
         for (var r = 0u; r < 4u; r++) {
-            let row = min(first_neuron + r, parameters.neurons - 1u);
-            up[r] = up_weight_chunk(parameters.up_start + row * parameters.up_stride + k);
-            if (GATED) {
-                gate[r] = gate_weight_chunk(parameters.gate_start + row * parameters.gate_stride + k);
-            }
+            let gate_row = min(first_gate + r, parameters.neurons - 1u);
+            let up_row = min(first_up + r, parameters.neurons - 1u);
+            gate[r] = gate_weight_chunk(parameters.gate_start + gate_row * parameters.gate_stride + k);
+            up[r] = up_weight_chunk(parameters.up_start + up_row * parameters.up_stride + k);
+        }
+        var features: Features;
+        if (GATHER) {
+            features = features_at(k);
         }
         var weight: Chunk;
-        if (NORM) {
+        if (parameters.has_norm != 0u) {
             if (GATHER) {
-                weight = norm_weight_gather(parameters.norm_start, k);
+                weight = norm_weight_gather(parameters.norm_start, features);
             } else {
                 weight = norm_weight_chunk(parameters.norm_start + k);
             }
@@ -153,34 +166,34 @@ fn gate_up_gemv(
         for (var m = 0u; m < TOKENS; m++) {
             var n: Chunk;
             if (GATHER) {
-                n = x_gather(x_row(first_token + m), k);
+                n = x_gather(x_row(first_token + m), features);
             } else {
                 n = x_chunk(x_row(first_token + m) + k);
             }
-            if (NORM) {
+            if (parameters.has_norm != 0u) {
                 n = normalised(n, weight, scales[m], ACTIVATION);
             }
-            if (GATED) {
-                sums[2u * m] += products(gate, n);
-            }
+            sums[2u * m] += products(gate, n);
             sums[2u * m + 1u] += products(up, n);
         }
     }
     reduce(sums, 2u * TOKENS, invocation);
 
     // One invocation for each token and neuron.
-    for (var task = invocation.thread; task < TOKENS * 4u; task += THREADS) {
-        let m = task / 4u;
-        let r = task % 4u;
+    let neurons = first_up + 4u - first_gate;
+    for (var task = invocation.thread; task < TOKENS * neurons; task += THREADS) {
+        let m = task / neurons;
+        let r = task % neurons;
         let token = first_token + m;
-        let neuron = first_neuron + r;
+        let neuron = first_gate + r;
         if (token < parameters.tokens && neuron < parameters.neurons) {
-            var up = totals[2u * m + 1u][r];
+            // Panel 1 of a gated MLP, whichever the neuron is in otherwise.
+            var up = totals[2u * m + select(r / 4u, 1u, is_gated)][r % 4u];
             if (parameters.has_up_bias != 0u) {
                 up += up_bias_at(parameters.up_bias_start + neuron);
             }
             var value: f32;
-            if (GATED) {
+            if (is_gated) {
                 var gate = totals[2u * m][r];
                 if (parameters.has_gate_bias != 0u) {
                     gate += gate_bias_at(parameters.gate_bias_start + neuron);

@@ -20,9 +20,6 @@ override THREADS_M: u32 = 8u;
 override THREADS_N: u32 = 8u;
 override DEPTH: u32 = 8u;
 override GATED: bool = true;
-override PREPARED: bool = false;
-override MASKED: bool = false;
-override THRESHOLD: bool = false;
 override ACTIVATION: u32 = 0u;
 override WEIGHT: u32 = 0u;
 
@@ -32,7 +29,7 @@ struct Parameters {
     tokens: u32,
     token_tiles: u32,
     workgroups: u32,
-    // First element and elements between rows, from the start of each binding.
+    // First element and elements between rows, from the start of each binding; n's where x was prepared.
     x_start: u32,
     x_stride: u32,
     gate_start: u32,
@@ -46,6 +43,9 @@ struct Parameters {
     mid_mask_start: u32,
     has_gate_bias: u32,
     has_up_bias: u32,
+    is_prepared: u32,
+    has_mask: u32,
+    has_threshold: u32,
     round_each: u32,
     threshold: f32,
 }
@@ -70,8 +70,12 @@ var<workgroup> gate_tile: array<vec4<f32>, DEPTH * THREADS_N>;
 var<workgroup> up_tile: array<vec4<f32>, DEPTH * THREADS_N>;
 
 // Where rows start; behind the last row, the last.
-fn activation_row(token: u32) -> u32 {
+fn x_row(token: u32) -> u32 {
     return parameters.x_start + min(token, parameters.tokens - 1u) * parameters.x_stride;
+}
+
+fn n_row(token: u32) -> u32 {
+    return x_row(token);
 }
 
 fn gate_weight_row(neuron: u32) -> u32 {
@@ -82,8 +86,8 @@ fn up_weight_row(neuron: u32) -> u32 {
     return parameters.up_start + min(neuron, parameters.neurons - 1u) * parameters.up_stride;
 }
 
-#import silu_mlp/gate_up_activation_$load.wgsl
-#import shared/stage_$load.wgsl tensor=activation tile=activation_tile first=0u threads=THREADS_M
+#import shared/stage_$load.wgsl tensor=x tile=activation_tile first=0u threads=THREADS_M
+#import shared/stage_$load.wgsl tensor=n tile=activation_tile first=0u threads=THREADS_M
 #import shared/stage_$load.wgsl tensor=gate_weight tile=gate_tile first=0u threads=THREADS_N
 #import shared/stage_$load.wgsl tensor=up_weight tile=up_tile first=0u threads=THREADS_N
 
@@ -102,13 +106,13 @@ fn write(token: u32, first_neuron: u32, gates: vec4<f32>, ups: vec4<f32>) {
                 gate += gate_bias_at(parameters.gate_bias_start + neuron);
             }
             value = gated(gate, up, ACTIVATION, parameters.round_each != 0u);
-            if (THRESHOLD && !exceeds(gate, parameters.threshold)) {
+            if (parameters.has_threshold != 0u && !exceeds(gate, parameters.threshold)) {
                 value = 0.0;
             }
         } else {
             value = plain(up, ACTIVATION, parameters.round_each != 0u);
         }
-        if (MASKED) {
+        if (parameters.has_mask != 0u) {
             let mask = mid_mask[parameters.mid_mask_start + neuron];
             value *= mask * mask;
         }
@@ -139,7 +143,11 @@ fn gate_up_tile(
     var up2 = vec4(0.0);
     var up3 = vec4(0.0);
     for (var first_k = 0u; first_k < parameters.inputs; first_k += DEPTH) {
-        stage_activation(first_token, first_k, parameters.inputs, thread);
+        if (parameters.is_prepared != 0u) {
+            stage_n(first_token, first_k, parameters.inputs, thread);
+        } else {
+            stage_x(first_token, first_k, parameters.inputs, thread);
+        }
         stage_up_weight(first_neuron, first_k, parameters.inputs, thread);
         if (GATED) {
             stage_gate_weight(first_neuron, first_k, parameters.inputs, thread);

@@ -14,10 +14,6 @@
 #variant reduce = subgroup workgroup
 
 override THREADS: u32 = 128u;
-override NORM: bool = true;
-override GATHER: bool = false;
-override MASKED: bool = false;
-override NORMS_SELECTION: bool = false;
 override ACTIVATION: u32 = 0u;
 override WEIGHT: u32 = 0u;
 
@@ -35,6 +31,10 @@ struct Parameters {
     in_mask_start: u32,
     n_start: u32,
     n_stride: u32,
+    has_norm: u32,
+    has_mask: u32,
+    gathers: u32,
+    norms_selection: u32,
 }
 
 @group(0) @binding(0) var<uniform> parameters: Parameters;
@@ -49,7 +49,7 @@ struct Parameters {
 
 // The feature that column k of n stands for; behind the last one where an index is out of range.
 fn feature(k: u32) -> u32 {
-    if (GATHER) {
+    if (parameters.gathers != 0u) {
         return min(in_indices[parameters.in_indices_start + k], parameters.hidden);
     }
     return k;
@@ -69,12 +69,13 @@ fn prepare(
     let n_row = parameters.n_start + token * parameters.n_stride;
 
     var scale = 1.0;
-    if (NORM) {
+    if (parameters.has_norm != 0u) {
         var squares: array<vec4<f32>, 1>;
-        let columns = select(parameters.hidden, parameters.inputs, NORMS_SELECTION);
+        let selected = parameters.norms_selection != 0u;
+        let columns = select(parameters.hidden, parameters.inputs, selected);
         for (var k = invocation.thread; k < columns; k += THREADS) {
             var j = k;
-            if (NORMS_SELECTION) {
+            if (selected) {
                 j = feature(k);
             }
             if (j < parameters.hidden) {
@@ -91,10 +92,10 @@ fn prepare(
         var value = 0.0;
         if (j < parameters.hidden) {
             value = x_at(x_row + j);
-            if (NORM) {
+            if (parameters.has_norm != 0u) {
                 value = value * norm_weight_at(parameters.norm_start + j) * scale;
             }
-            if (MASKED) {
+            if (parameters.has_mask != 0u) {
                 value *= in_mask[parameters.in_mask_start + j];
             }
         }

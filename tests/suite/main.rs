@@ -64,4 +64,6 @@ mod wgpu_heads;
 #[cfg(feature = "wgpu")]
 mod wgpu_movement;
 #[cfg(feature = "wgpu")]
+mod wgpu_pipelines;
+#[cfg(feature = "wgpu")]
 mod wgpu_plans;

@@ -61,8 +61,6 @@ fn normalised(
         threads: strategy::threads(op.features, capabilities),
         activation: dtype_code(op.dtype),
         weight: dtype_code(op.weight_dtype),
-        out: dtype_code(out.layout().dtype()),
-        scope: norm.scope.code(),
     };
     let shader = match strategy::reduction(capabilities, &wgpu.dispatch()) {
         Reduction::Subgroup => &SUBGROUP,
@@ -90,6 +88,8 @@ fn normalised(
             indices_start: bindings.indices.start,
             out_start: bindings.out.start,
             out_stride: out.stride(),
+            out_dtype: dtype_code(out.layout().dtype()),
+            scope: norm.scope.code(),
         };
         let bindings = bindings.into_array();
         plan.dispatch(shader, constants.values(), &parameters, bindings, count as u64)?;

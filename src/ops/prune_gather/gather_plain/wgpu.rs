@@ -34,8 +34,6 @@ pub(in crate::ops::prune_gather) fn plan(
         threads: wgpu.capabilities().invocations.min(128),
         input: dtype_code(gather.dtype),
         out: dtype_code(layout.dtype()),
-        has_rows: launch.rows.is_some(),
-        has_columns: launch.columns.is_some(),
     };
     for first in (0..rows).step_by(most) {
         let count = most.min(rows - first);
@@ -117,6 +115,8 @@ impl<'a> Launch<'a> {
             columns_start: bindings.column_indices.start,
             out_start: bindings.out.start,
             out_stride: self.out.stride(),
+            has_rows: u32::from(self.rows.is_some()),
+            has_columns: u32::from(self.columns.is_some()),
         }
     }
 }

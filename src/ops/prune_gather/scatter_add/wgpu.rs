@@ -29,8 +29,6 @@ impl Wgpu {
         let constants = Constants {
             threads: self.capabilities().invocations.min(128),
             input: dtype_code(op.dtype),
-            out: dtype_code(args.out.layout().dtype()),
-            has_rank: args.rank.is_some(),
         };
         let mut most = args.residual.rows_per_binding()?.min(args.out.rows_per_binding()?);
         if op.selected > 0 {
@@ -52,6 +50,8 @@ impl Wgpu {
                 rank_start: bindings.rank.start,
                 out_start: bindings.out.start,
                 out_stride: args.out.stride(),
+                out_dtype: dtype_code(args.out.layout().dtype()),
+                has_rank: u32::from(args.rank.is_some()),
             };
             let words = count as u64 * u64::from(parameters.units);
             let workgroups = words.div_ceil(u64::from(constants.threads));

@@ -75,10 +75,6 @@ impl<'a> Launch<'a> {
             threads: strategy::threads(op.features, capabilities),
             activation: dtype_code(op.dtype),
             weight: dtype_code(op.weight_dtype),
-            residual_out: dtype_code(self.args.residual_out.layout().dtype()),
-            gathered: dtype_code(self.args.gathered.layout().dtype()),
-            scope: op.norm.scope.code(),
-            has_rank: self.args.out_rank.is_some(),
             // Few values, so that few pipelines serve all widths.
             row: op.features.next_multiple_of(1024) as u32,
         };
@@ -135,6 +131,10 @@ impl<'a> Launch<'a> {
             residual_out_stride: args.residual_out.stride(),
             gathered_start: bindings.gathered.start,
             gathered_stride: args.gathered.stride(),
+            residual_out_dtype: dtype_code(args.residual_out.layout().dtype()),
+            gathered_dtype: dtype_code(args.gathered.layout().dtype()),
+            has_rank: u32::from(args.out_rank.is_some()),
+            scope: op.norm.scope.code(),
         }
     }
 }

@@ -143,8 +143,6 @@ impl<'a> Sparse<'a> {
         let (neurons, neuron_offsets) = (whole(&self.neurons)?, whole(&self.neuron_offsets)?);
         let constants = sparse_gate_up::Constants {
             threads: threads(op.hidden(), launch.wgpu.capabilities()),
-            norm: op.config.norm.is_some(),
-            listed: self.neuron_offsets.is_some(),
             activation: launch.activation,
             weight: launch.weight,
         };
@@ -169,6 +167,8 @@ impl<'a> Sparse<'a> {
             offsets_start: neuron_offsets.start + batch.first as u32,
             h_start: batch.h.start + first as u32,
             h_stride: op.ffn() as u32,
+            has_norm: u32::from(op.config.norm.is_some()),
+            has_lists: u32::from(self.neuron_offsets.is_some()),
             round_each: u32::from(launch.round_each),
         };
         let bindings = sparse_gate_up::Bindings {
@@ -230,10 +230,7 @@ impl<'a> Sparse<'a> {
             (args.down_weight.whole()?, args.out.rows(batch.first, batch.count)?);
         let constants = sparse_down::Constants {
             threads: threads(op.ffn(), launch.wgpu.capabilities()),
-            activation: launch.activation,
             weight: launch.weight,
-            out: dtype_code(args.out.layout().dtype()),
-            has_residual: residual.is_some(),
         };
         let parameters = sparse_down::Parameters {
             hidden: op.hidden() as u32,
@@ -248,6 +245,9 @@ impl<'a> Sparse<'a> {
             residual_stride: residual.map_or(0, |residual| residual.stride()),
             out_start: out.start,
             out_stride: args.out.stride(),
+            has_residual: u32::from(residual.is_some()),
+            activation: launch.activation,
+            out_dtype: dtype_code(args.out.layout().dtype()),
         };
         let bindings =
             sparse_down::Bindings { h: batch.h, down_weight, residual: residual_rows, out };

@@ -171,9 +171,6 @@ impl<'a> Layer<'a> {
         let recurrence = Recurrence::of(extent.hidden, wgpu.capabilities());
         let constants = gru_recurrence::Constants {
             weight: dtype_code(extent.weight),
-            initial: dtype_code(states_dtype(self.initial)),
-            out: dtype_code(self.out.layout().dtype()),
-            last: dtype_code(states_dtype(self.last)),
             ..recurrence.constants()
         };
         let workgroups = 2 * part.count.div_ceil(recurrence.rows as usize);
@@ -229,6 +226,9 @@ impl<'a> Layer<'a> {
             last_start: from(self.last, &bindings.last),
             last_direction_stride: states_stride(self.last, 0),
             last_batch_stride: states_stride(self.last, 1),
+            initial_dtype: dtype_code(states_dtype(self.initial)),
+            out_dtype: dtype_code(self.out.layout().dtype()),
+            last_dtype: dtype_code(states_dtype(self.last)),
         }
     }
 }

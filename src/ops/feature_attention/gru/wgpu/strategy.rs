@@ -69,7 +69,7 @@ impl Recurrence {
         }
         for fours in [4, 16] {
             let parts = hidden.div_ceil(4 * fours);
-            let threads = hidden.saturating_mul(parts);
+            let threads = units(hidden).saturating_mul(parts);
             if threads <= most {
                 let weights = Weights::Slice { fours };
                 return Recurrence { weights, threads, parts, rows: 1, state: parts * fours * 4 };
@@ -89,9 +89,10 @@ impl Recurrence {
     fn on_software(hidden: u32, most: u32, bytes: u32) -> Recurrence {
         const FOURS: u32 = 16;
         const FEW: u32 = 32;
-        if hidden <= 4 * FOURS && hidden <= most {
+        let threads = units(hidden);
+        if threads <= 4 * FOURS && threads <= most {
             let weights = Weights::Slice { fours: FOURS };
-            return Recurrence { weights, threads: hidden, parts: 1, rows: 1, state: 4 * FOURS };
+            return Recurrence { weights, threads, parts: 1, rows: 1, state: 4 * FOURS };
         }
         let weights = Weights::Storage;
         let (threads, state) = (FEW.min(most), hidden.next_multiple_of(4));
@@ -130,6 +131,12 @@ impl Recurrence {
     }
 }
 
+/// Units of a pass over all of them: few values, so that few pipelines serve all sizes. Most devices run so many invocations
+/// side by side anyway.
+fn units(hidden: u32) -> u32 {
+    hidden.next_multiple_of(8)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,12 +158,12 @@ mod tests {
     #[test]
     fn weights_stay_with_their_invocations_while_these_suffice() {
         for (hidden, weights, threads, parts, state) in [
-            (1, Weights::Slice { fours: 4 }, 1, 1, 16),
+            (1, Weights::Slice { fours: 4 }, 8, 1, 16),
             (16, Weights::Slice { fours: 4 }, 16, 1, 16),
-            (17, Weights::Slice { fours: 4 }, 34, 2, 32),
-            (50, Weights::Slice { fours: 4 }, 200, 4, 64),
+            (17, Weights::Slice { fours: 4 }, 48, 2, 32),
+            (50, Weights::Slice { fours: 4 }, 224, 4, 64),
             (64, Weights::Slice { fours: 4 }, 256, 4, 64),
-            (65, Weights::Slice { fours: 16 }, 130, 2, 128),
+            (65, Weights::Slice { fours: 16 }, 144, 2, 128),
             (128, Weights::Slice { fours: 16 }, 256, 2, 128),
             (129, Weights::Storage, 256, 4, 132),
             (1000, Weights::Storage, 256, 4, 1000),
@@ -166,7 +173,7 @@ mod tests {
             assert_eq!(Recurrence::of(hidden, &capabilities(1024)), expected, "{hidden}");
         }
         let few = Recurrence::of(50, &capabilities(128));
-        assert_eq!((few.weights, few.threads), (Weights::Slice { fours: 16 }, 50));
+        assert_eq!((few.weights, few.threads), (Weights::Slice { fours: 16 }, 56));
         assert_eq!(Recurrence::of(100, &capabilities(128)).weights, Weights::Storage);
     }
 
@@ -179,7 +186,7 @@ mod tests {
             assert_eq!(parts, 1);
             (weights, threads, rows, state)
         };
-        assert_eq!(of(1), (Weights::Slice { fours: 16 }, 1, 1, 64));
+        assert_eq!(of(1), (Weights::Slice { fours: 16 }, 8, 1, 64));
         assert_eq!(of(64), (Weights::Slice { fours: 16 }, 64, 1, 64));
         assert_eq!(of(65), (Weights::Storage, 32, 4, 68));
         assert_eq!(of(444), (Weights::Storage, 32, 4, 444));

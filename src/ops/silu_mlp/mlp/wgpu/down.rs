@@ -90,14 +90,8 @@ impl<'a> Launch<'a> {
     ) -> Result<(), Error> {
         let token_groups = (batch.count as u32).div_ceil(tokens);
         let workgroups = u64::from(token_groups) * (part.count as u64).div_ceil(4).max(1);
-        let constants = down_gemv::Constants {
-            threads,
-            tokens,
-            input: self.input(batch),
-            weight: self.weight,
-            scatter: self.op.scatters,
-            masked: self.op.masked,
-        };
+        let constants =
+            down_gemv::Constants { threads, tokens, input: self.input(batch), weight: self.weight };
         let parameters = down_gemv::Parameters {
             depth: self.op.depth() as u32,
             rows: part.count as u32,
@@ -120,6 +114,8 @@ impl<'a> Launch<'a> {
             out_stride: self.args.out.stride(),
             has_bias: u32::from(self.args.down_bias.is_some()),
             has_residual: u32::from(self.args.residual.is_some()),
+            has_mask: u32::from(self.op.masked),
+            scatters: u32::from(self.op.scatters),
             activation: self.activation,
             out_dtype: dtype_code(self.args.out.layout().dtype()),
         };
@@ -152,8 +148,6 @@ impl<'a> Launch<'a> {
             depth: tile.depth,
             input: self.input(batch),
             weight: self.weight,
-            scatter: self.op.scatters,
-            masked: self.op.masked,
         };
         let parameters = down_tile::Parameters {
             depth: self.op.depth() as u32,
@@ -177,6 +171,8 @@ impl<'a> Launch<'a> {
             out_stride: self.args.out.stride(),
             has_bias: u32::from(self.args.down_bias.is_some()),
             has_residual: u32::from(self.args.residual.is_some()),
+            has_mask: u32::from(self.op.masked),
+            scatters: u32::from(self.op.scatters),
             activation: self.activation,
             out_dtype: dtype_code(self.args.out.layout().dtype()),
         };

@@ -12,10 +12,13 @@ const GATE_UP_GEMV: [[&Shader; 2]; 2] = [
     [&gate_up_gemv::WORKGROUP_VECTOR, &gate_up_gemv::WORKGROUP_SCALAR],
 ];
 
-/// The weights of some neurons, and the biases of all.
+/// The weights of some neurons, with the elements between rows, and the biases of all. Where there is no gate, its weight
+/// is that of up.
 struct Weights<'a> {
     gate: Bound<'a>,
+    gate_stride: u32,
     up: Bound<'a>,
+    up_stride: u32,
     gate_bias: Bound<'a>,
     up_bias: Bound<'a>,
 }
@@ -26,9 +29,13 @@ impl<'a> Weights<'a> {
         first: usize,
         count: usize,
     ) -> Result<Weights<'a>, Error> {
+        let gate = args.gate_weight.or(args.up_weight);
+        let stride = |weight: Option<Operand<'_>>| weight.map_or(0, |weight| weight.stride());
         Ok(Weights {
-            gate: rows(&args.gate_weight, first, count)?,
+            gate: rows(&gate, first, count)?,
+            gate_stride: stride(gate),
             up: rows(&args.up_weight, first, count)?,
+            up_stride: stride(args.up_weight),
             gate_bias: whole(&args.gate_bias)?,
             up_bias: whole(&args.up_bias)?,
         })
@@ -44,10 +51,6 @@ impl<'a> Launch<'a> {
         let (op, Some(n)) = (self.op, batch.n) else { return Ok(()) };
         let constants = prepare::Constants {
             threads: strategy::threads(op.hidden, self.wgpu.capabilities()),
-            norm: op.norm.is_some(),
-            gather: op.gathers,
-            masked: op.masked,
-            norms_selection: op.norms_selection(),
             activation: self.activation,
             weight: self.weight,
         };
@@ -68,6 +71,10 @@ impl<'a> Launch<'a> {
             in_mask_start: in_mask.start,
             n_start: n.start,
             n_stride: op.inputs as u32,
+            has_norm: u32::from(op.norm.is_some()),
+            has_mask: u32::from(op.masked),
+            gathers: u32::from(op.gathers),
+            norms_selection: u32::from(op.norms_selection()),
         };
         let shader = match self.reduction {
             Reduction::Subgroup => &prepare::SUBGROUP,
@@ -112,14 +119,12 @@ impl<'a> Launch<'a> {
         let x = args.x.rows(batch.first, batch.count)?;
         let norm_weight = whole(&args.norm_weight)?;
         let token_groups = (batch.count as u32).div_ceil(tokens);
-        let workgroups = u64::from(token_groups) * (count as u64).div_ceil(4);
+        let neurons = if self.op.is_gated() { 4 } else { 8 };
+        let workgroups = u64::from(token_groups) * (count as u64).div_ceil(neurons);
         let constants = gate_up_gemv::Constants {
             threads,
             tokens,
-            gated: self.op.is_gated(),
-            norm: self.op.norm.is_some(),
             gather: self.op.gathers,
-            norms_selection: self.op.norms_selection(),
             activation: self.activation,
             weight: self.weight,
         };
@@ -136,15 +141,18 @@ impl<'a> Launch<'a> {
             x_start: x.start,
             x_stride: args.x.stride(),
             gate_start: weights.gate.start,
-            gate_stride: args.gate_weight.map_or(0, |gate| gate.stride()),
+            gate_stride: weights.gate_stride,
             up_start: weights.up.start,
-            up_stride: args.up_weight.map_or(0, |up| up.stride()),
+            up_stride: weights.up_stride,
             h_start: batch.h.start + first as u32,
             h_stride: self.op.ffn as u32,
             norm_start: norm_weight.start,
             in_indices_start: in_indices.start,
             gate_bias_start: weights.gate_bias.start + first as u32,
             up_bias_start: weights.up_bias.start + first as u32,
+            is_gated: u32::from(self.op.is_gated()),
+            has_norm: u32::from(self.op.norm.is_some()),
+            norms_selection: u32::from(self.op.norms_selection()),
             has_gate_bias: u32::from(args.gate_bias.is_some()),
             has_up_bias: u32::from(args.up_bias.is_some()),
             round_each: u32::from(self.round_each),
@@ -188,9 +196,6 @@ impl<'a> Launch<'a> {
             threads_n: tile.threads_n,
             depth: tile.depth,
             gated: self.op.is_gated(),
-            prepared: batch.n.is_some(),
-            masked: self.op.masked,
-            threshold: self.threshold.is_some(),
             activation: self.activation,
             weight: self.weight,
         };
@@ -204,9 +209,9 @@ impl<'a> Launch<'a> {
             x_start: batch.n.map_or(x.start, |n| n.start),
             x_stride: batch.n.map_or(args.x.stride(), |_| self.op.inputs as u32),
             gate_start: weights.gate.start,
-            gate_stride: args.gate_weight.map_or(0, |gate| gate.stride()),
+            gate_stride: weights.gate_stride,
             up_start: weights.up.start,
-            up_stride: args.up_weight.map_or(0, |up| up.stride()),
+            up_stride: weights.up_stride,
             h_start: batch.h.start + first as u32,
             h_stride: self.op.ffn as u32,
             gate_bias_start: weights.gate_bias.start + first as u32,
@@ -214,6 +219,9 @@ impl<'a> Launch<'a> {
             mid_mask_start: mid_mask.start + first as u32,
             has_gate_bias: u32::from(args.gate_bias.is_some()),
             has_up_bias: u32::from(args.up_bias.is_some()),
+            is_prepared: u32::from(batch.n.is_some()),
+            has_mask: u32::from(self.op.masked),
+            has_threshold: u32::from(self.threshold.is_some()),
             round_each: u32::from(self.round_each),
             threshold: self.threshold.unwrap_or(0.0),
         };
