@@ -27,7 +27,7 @@ __device__ __forceinline__ float not_a_number() { return __uint_as_float(0x7ffff
 __device__ __forceinline__ bool is_nan(float value) { return (__float_as_uint(value) & 0x7fffffffu) > 0x7f800000u; }
 
 // NaN and +inf: what no row with a token has.
-__device__ __forceinline__ bool is_no_logit(float value) { return is_nan(value) || value == -minus_infinity(); }
+__device__ __forceinline__ bool is_no_logit(float value) { return !(value < -minus_infinity()); }
 
 // A value and whose it is, in a total order: larger values first, of equal ones the lower id.
 struct Best {

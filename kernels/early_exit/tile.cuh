@@ -89,17 +89,20 @@ template <int LANES> struct LaneLogits {
                 next_four();
             }
         }
+        const int64_t valid = p.valid_rows - weight_row;
+        const int end = valid < VOCABULARY_TILE ? int(valid) : VOCABULARY_TILE;
 #pragma unroll
         for (int i = 0; i < IDS; ++i) {
-            if (weight_row + offset(i) >= p.valid_rows) logit[i] = minus_infinity();
-            if (!is_selected) logit[i] = not_a_number();
+            if (offset(i) >= end) logit[i] = minus_infinity();
         }
         if (p.logits == nullptr) return;
         float* logits = static_cast<float*>(p.logits) + row * p.logits_row_stride;
 #pragma unroll 1
         for (int four = 0; four < IDS; four += 4) {
-            const int64_t index = weight_row + offset(four);
-            if (is_written) store_four(logits, index, p.vocabulary, {logit[0], logit[1], logit[2], logit[3]});
+            float value[4];
+#pragma unroll
+            for (int i = 0; i < 4; ++i) value[i] = is_selected ? logit[i] : not_a_number();
+            if (is_written) store_four(logits, weight_row + offset(four), p.vocabulary, value);
             next_four();
         }
     }
@@ -143,7 +146,7 @@ template <int LANES> struct LaneLogits {
     __device__ __forceinline__ bool is_without_token() const {
         bool is_without = false;
 #pragma unroll
-        for (int i = 0; i < IDS; ++i) is_without = is_without || is_no_logit(logit[i]);
+        for (int i = 0; i < IDS; ++i) is_without |= is_no_logit(logit[i]);
         return is_without;
     }
 
