@@ -47,7 +47,7 @@ fn many_rows(cases: &mut Vec<Case>, states: bool) {
         let variants = [
             case([128, 64, 256]),
             HeadCase { top_k: 3, ..case([257, 8, 100]) },
-            HeadCase { sampling: Some("1"), softcap: true, logits: true, ..case([131, 136, 200]) },
+            HeadCase { sampling: Some("1"), softcap: true, logits: true, ..case([131, 328, 200]) },
             HeadCase { gather: true, logits: true, top_k: 9, ..ties },
             // Whole tiles are masked, and all but the first of one.
             HeadCase { vocab_offset: 1_024, valid_vocab: Some(1_153), ..all },
