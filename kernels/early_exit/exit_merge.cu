@@ -20,7 +20,7 @@ constexpr int MERGE_THREADS = MERGE_WARPS * 32;
 
 // The best of a block, in every thread.
 __device__ __forceinline__ Best block_best(Best best, float* values, int32_t* ids) {
-    best = warp_best(best);
+    best = best_of_lanes<32>(best);
     // The last call's readers may still be at work.
     __syncthreads();
     if (threadIdx.x % 32 == 0) {
@@ -93,7 +93,7 @@ extern "C" __global__ void __launch_bounds__(MERGE_THREADS, 4)
         sampled.take(Best{states.value(tile, VALUE_SCORE), states.token(tile, TOKEN_SAMPLED)});
         gathered.take(Best{states.value(tile, VALUE_GATHERED), 0});
     }
-    second = warp_second(best.value, second);
+    second = second_of_lanes<32>(best.value, second);
     best = block_best(best, shared_values, shared_ids);
     // Behind block_best's barriers nobody has yet overwritten the warps' largest values.
     if (threadIdx.x % 32 == 0) shared_seconds[threadIdx.x / 32] = second;

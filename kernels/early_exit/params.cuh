@@ -59,6 +59,18 @@ struct ExitStatesParams {
     float softcap;  // 0: none
 };
 
+#if SILUETTE_HAS_WGMMA
+
+// the same by wgmma: tensor maps of f16 or bf16 with the 128-byte swizzle, boxes of 64 columns x 128 rows and zeros
+// outside, and what the other kernels take
+struct ExitStatesWgmmaParams {
+    TensorMap activations;
+    TensorMap head_weight;
+    ExitStatesParams other;
+};
+
+#endif // SILUETTE_HAS_WGMMA
+
 // results from states
 struct ExitMergeParams {
     const void* state_values;

@@ -27,7 +27,7 @@ __device__ __forceinline__ float not_a_number() { return __uint_as_float(0x7ffff
 __device__ __forceinline__ bool is_nan(float value) { return (__float_as_uint(value) & 0x7fffffffu) > 0x7f800000u; }
 
 // NaN and +inf: what no row with a token has.
-__device__ __forceinline__ bool is_no_logit(float value) { return is_nan(value) || value == -minus_infinity(); }
+__device__ __forceinline__ bool is_no_logit(float value) { return !(value < -minus_infinity()); }
 
 // A value and whose it is, in a total order: larger values first, of equal ones the lower id.
 struct Best {
@@ -46,10 +46,12 @@ struct Best {
     }
 };
 
-// The best of a warp, in every lane: the order is total, so that the tree does not matter.
-__device__ __forceinline__ Best warp_best(Best best) {
+// Below, each of LANES neighbouring lanes gets what belongs to all of them; whole warps come here.
+
+// The best: the order is total, so that the tree does not matter.
+template <int LANES> __device__ __forceinline__ Best best_of_lanes(Best best) {
 #pragma unroll
-    for (int offset = 16; offset > 0; offset /= 2) {
+    for (int offset = LANES / 2; offset > 0; offset /= 2) {
         Best other;
         other.value = __shfl_xor_sync(FULL_WARP, best.value, offset);
         other.id = __shfl_xor_sync(FULL_WARP, best.id, offset);
@@ -58,22 +60,27 @@ __device__ __forceinline__ Best warp_best(Best best) {
     return best;
 }
 
-__device__ __forceinline__ float warp_max(float value) {
+template <int LANES> __device__ __forceinline__ float max_of_lanes(float value) {
 #pragma unroll
-    for (int offset = 16; offset > 0; offset /= 2) {
+    for (int offset = LANES / 2; offset > 0; offset /= 2) {
         value = fmaxf(value, __shfl_xor_sync(FULL_WARP, value, offset));
     }
     return value;
 }
 
-// The two largest values of a warp, each lane's own two being `first` >= `second`.
-__device__ __forceinline__ float warp_second(float first, float second) {
+// The two largest values' second, each lane's own two being `first` >= `second`.
+template <int LANES> __device__ __forceinline__ float second_of_lanes(float first, float second) {
 #pragma unroll
-    for (int offset = 16; offset > 0; offset /= 2) {
+    for (int offset = LANES / 2; offset > 0; offset /= 2) {
         const float other_first = __shfl_xor_sync(FULL_WARP, first, offset);
         const float other_second = __shfl_xor_sync(FULL_WARP, second, offset);
         second = fmaxf(fmaxf(second, other_second), fminf(first, other_first));
         first = fmaxf(first, other_first);
     }
     return second;
+}
+
+template <int LANES> __device__ __forceinline__ bool any_of_lanes(bool value) {
+    const uint32_t votes = __ballot_sync(FULL_WARP, value);
+    return (votes >> (threadIdx.x % 32 / LANES * LANES) & (FULL_WARP >> (32 - LANES))) != 0;
 }

@@ -4,12 +4,15 @@
 
 constexpr uint32_t FULL_WARP = 0xffffffffu;
 
-// The sum over the warp, in every lane: additions commute, so each lane sees the same tree.
-__device__ __forceinline__ float warp_sum(float value) {
+// The sum over LANES neighbouring lanes of a whole warp, in each of them: additions commute, so each sees the same tree.
+template <int LANES> __device__ __forceinline__ float sum_of_lanes(float value) {
 #pragma unroll
-    for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(FULL_WARP, value, offset);
+    for (int offset = LANES / 2; offset > 0; offset /= 2) value += __shfl_xor_sync(FULL_WARP, value, offset);
     return value;
 }
+
+// The sum over the warp, in every lane.
+__device__ __forceinline__ float warp_sum(float value) { return sum_of_lanes<32>(value); }
 
 // The least value of a block of WARPS warps, in every thread; `scratch` holds WARPS words of shared memory.
 template <int WARPS> __device__ __forceinline__ uint32_t block_min(uint32_t value, uint32_t* scratch) {

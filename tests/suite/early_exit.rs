@@ -54,7 +54,8 @@ fn floats(outputs: &NamedTensors, name: &str) -> Vec<f32> {
     outputs[name].view().as_slice().unwrap().to_vec()
 }
 
-fn assert_same_bits(got: &NamedTensors, want: &NamedTensors, what: &str) {
+#[track_caller]
+pub fn assert_same_bits(got: &NamedTensors, want: &NamedTensors, what: &str) {
     for (name, want) in want {
         assert_eq!(got[name].view().span_bytes(), want.view().span_bytes(), "{what}: {name}");
     }
@@ -62,59 +63,72 @@ fn assert_same_bits(got: &NamedTensors, want: &NamedTensors, what: &str) {
 
 #[test]
 fn rows_do_not_depend_on_their_batch() {
-    fn check<T: Float>(device: &Device) {
-        let inputs = head::<T>(67);
-        let options = parameters(&[("top_k", "6"), ("logits", "true"), ("seed", "5")]);
-        let all = run(device, "exit_head", &inputs, &options);
-        for (first, count) in [(0, 1), (66, 1), (3, 2), (7, 9), (20, 17), (1, 40)] {
-            let mut batch = inputs.clone();
-            for name in ["hidden", "positions", "gather_tokens"] {
-                batch.insert(name.to_owned(), rows_of(&inputs[name], first, count));
-            }
-            let want =
-                all.iter().map(|(name, all)| (name.clone(), rows_of(all, first, count))).collect();
-            let what = format!("{} {} rows from {first}", device.name(), T::DTYPE);
-            assert_same_bits(&run(device, "exit_head", &batch, &options), &want, &what);
-        }
-    }
     for device in devices() {
-        check::<f32>(&device);
-        check::<f16>(&device);
-        check::<bf16>(&device);
+        assert_rows_do_not_depend_on_their_batch::<f32>(&device, 67, &[]);
+        assert_rows_do_not_depend_on_their_batch::<f16>(&device, 67, &[]);
+        assert_rows_do_not_depend_on_their_batch::<bf16>(&device, 67, &[]);
+    }
+}
+
+/// Parts of so many rows, at least 67, give the bits of all of them.
+pub fn assert_rows_do_not_depend_on_their_batch<T: Float>(
+    device: &Device,
+    rows: usize,
+    options: &[(&str, &str)],
+) {
+    let inputs = head::<T>(rows);
+    let results = [("top_k", "6"), ("logits", "true"), ("seed", "5")];
+    let options = parameters(&[&results[..], options].concat());
+    let all = run(device, "exit_head", &inputs, &options);
+    for (first, count) in [(0, 1), (66, 1), (3, 2), (7, 9), (20, 17), (1, 40)] {
+        let mut batch = inputs.clone();
+        for name in ["hidden", "positions", "gather_tokens"] {
+            batch.insert(name.to_owned(), rows_of(&inputs[name], first, count));
+        }
+        let want =
+            all.iter().map(|(name, all)| (name.clone(), rows_of(all, first, count))).collect();
+        let what = format!("{} {} rows from {first}", device.name(), T::DTYPE);
+        assert_same_bits(&run(device, "exit_head", &batch, &options), &want, &what);
     }
 }
 
 #[test]
 fn shards_merge_to_the_whole() {
     for device in devices() {
-        let inputs = head::<bf16>(9);
-        let options = [("top_k", "7"), ("seed", "9"), ("valid_vocab", "650"), ("softcap", "9")];
-        let whole = run(&device, "exit_head", &inputs, &parameters(&options));
-        let mut states: [Vec<u8>; 2] = Default::default();
-        for (first, count) in [(0, 256), (256, 128), (384, 316)] {
-            let mut shard = inputs.clone();
-            for name in ["head_weight", "head_bias"] {
-                shard.insert(name.to_owned(), rows_of(&inputs[name], first, count));
-            }
-            let options = parameters(&options).with("vocab_offset", &first.to_string());
-            let outputs = run(&device, "exit_head_states", &shard, &options);
-            for (states, name) in states.iter_mut().zip(["state_values", "state_tokens"]) {
-                states.extend(outputs[name].view().span_bytes());
-            }
-        }
-        let joined = |bytes: &[u8], dtype, columns| {
-            let layout = siluette::Layout::contiguous(dtype, &[6, 9, columns]).unwrap();
-            let mut tensor = Tensor::zeros(layout);
-            tensor.span_bytes_mut().copy_from_slice(bytes);
-            tensor
-        };
-        let states = NamedTensors::from([
-            ("state_values".to_owned(), joined(&states[0], DType::F32, 13)),
-            ("state_tokens".to_owned(), joined(&states[1], DType::I32, 9)),
-        ]);
-        let merged = run(&device, "merge_exit_states", &states, &Parameters::new());
-        assert_same_bits(&merged, &whole, &device.name());
+        assert_shards_merge_to_the_whole(&device, &[]);
     }
+}
+
+/// States of the parts of a vocabulary, merged, give the bits of the whole.
+pub fn assert_shards_merge_to_the_whole(device: &Device, options: &[(&str, &str)]) {
+    let inputs = head::<bf16>(9);
+    let results = [("top_k", "7"), ("seed", "9"), ("valid_vocab", "650"), ("softcap", "9")];
+    let options = [&results[..], options].concat();
+    let whole = run(device, "exit_head", &inputs, &parameters(&options));
+    let mut states: [Vec<u8>; 2] = Default::default();
+    for (first, count) in [(0, 256), (256, 128), (384, 316)] {
+        let mut shard = inputs.clone();
+        for name in ["head_weight", "head_bias"] {
+            shard.insert(name.to_owned(), rows_of(&inputs[name], first, count));
+        }
+        let options = parameters(&options).with("vocab_offset", &first.to_string());
+        let outputs = run(device, "exit_head_states", &shard, &options);
+        for (states, name) in states.iter_mut().zip(["state_values", "state_tokens"]) {
+            states.extend(outputs[name].view().span_bytes());
+        }
+    }
+    let joined = |bytes: &[u8], dtype, columns| {
+        let layout = siluette::Layout::contiguous(dtype, &[6, 9, columns]).unwrap();
+        let mut tensor = Tensor::zeros(layout);
+        tensor.span_bytes_mut().copy_from_slice(bytes);
+        tensor
+    };
+    let states = NamedTensors::from([
+        ("state_values".to_owned(), joined(&states[0], DType::F32, 13)),
+        ("state_tokens".to_owned(), joined(&states[1], DType::I32, 9)),
+    ]);
+    let merged = run(device, "merge_exit_states", &states, &Parameters::new());
+    assert_same_bits(&merged, &whole, &device.name());
 }
 
 #[test]

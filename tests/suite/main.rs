@@ -12,6 +12,8 @@ mod cuda_capture;
 #[cfg(feature = "cuda")]
 mod cuda_enqueue;
 #[cfg(feature = "cuda")]
+mod cuda_heads;
+#[cfg(feature = "cuda")]
 mod cuda_images;
 #[cfg(feature = "cuda")]
 mod cuda_kernels;

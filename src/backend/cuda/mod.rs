@@ -38,6 +38,7 @@ mod region;
 mod sources;
 mod tensor;
 pub(crate) mod tensor_map;
+pub(crate) mod wgmma;
 
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -54,6 +55,7 @@ pub use launch::CudaPlan;
 pub use options::{CudaOptions, KernelCache};
 pub use tensor::{CudaTensor, CudaTensorMut, CudaWorkspace, DeviceElement};
 
+pub use crate::ops::early_exit::exit_head::cuda::strategy::HeadDispatch;
 pub use crate::ops::silu_mlp::mlp::cuda::strategy::{MlpDispatch, MlpKernel};
 
 use crate::error::{Backend, Error};

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::ops::early_exit::exit_head::cuda::strategy::HeadDispatch;
 use crate::ops::silu_mlp::mlp::cuda::strategy::MlpDispatch;
 
 /// Options of [`Cuda`](super::Cuda). The defaults suit an engine.
@@ -22,6 +23,8 @@ pub struct CudaOptions {
     pub dependent_launches: bool,
     /// Which kernels the MLPs take.
     pub mlp: MlpDispatch,
+    /// Which kernels the heads take.
+    pub head: HeadDispatch,
 }
 
 impl Default for CudaOptions {
@@ -31,6 +34,7 @@ impl Default for CudaOptions {
             nvrtc_library: None,
             dependent_launches: true,
             mlp: MlpDispatch::default(),
+            head: HeadDispatch::default(),
         }
     }
 }

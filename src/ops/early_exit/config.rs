@@ -45,14 +45,29 @@ pub(super) const SEED: ParameterInfo = ParameterInfo {
     default: "0",
     description: "seed of `sampled_token`'s noise",
 };
+pub(super) const BATCH_INVARIANT: ParameterInfo = ParameterInfo {
+    name: "batch_invariant",
+    values: "true or false",
+    default: "true",
+    description: "whether a row's results are the same in every batch, at the price of kernels for many rows",
+};
 pub(super) const LOGITS: ParameterInfo = ParameterInfo {
     name: "logits",
     values: "true or false",
     default: "false",
     description: "whether the logits are written, too",
 };
-pub(super) const PARAMETERS: &[ParameterInfo] =
-    &[EPS, VALID_VOCAB, VOCAB_OFFSET, SOFTCAP, INV_TEMPERATURE, TOP_K, SEED, LOGITS];
+pub(super) const PARAMETERS: &[ParameterInfo] = &[
+    EPS,
+    VALID_VOCAB,
+    VOCAB_OFFSET,
+    SOFTCAP,
+    INV_TEMPERATURE,
+    TOP_K,
+    SEED,
+    BATCH_INVARIANT,
+    LOGITS,
+];
 
 /// The descriptor of [`ExitHead`](super::ExitHead) and [`ExitHeadStates`](super::ExitHeadStates).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,6 +86,8 @@ pub(crate) struct HeadConfig {
     inv_temperature: Number,
     pub seed: u64,
     pub top_k: usize,
+    /// Whether a row's results may not depend on the number of rows.
+    pub batch_invariant: bool,
     pub activation_dtype: DType,
     pub weight_dtype: DType,
 }
@@ -113,6 +130,7 @@ impl HeadConfig {
             inv_temperature: Number::new(1.0),
             seed: 0,
             top_k: 0,
+            batch_invariant: true,
             activation_dtype: dtype,
             weight_dtype: dtype,
         })
@@ -203,6 +221,7 @@ impl HeadConfig {
         if let Some(softcap) = parameters.parse(op, &SOFTCAP)? {
             config = config.with_softcap(softcap)?;
         }
+        config.batch_invariant = parameters.parse(op, &BATCH_INVARIANT)?.unwrap_or(true);
         let inv_temperature = parameters.parse(op, &INV_TEMPERATURE)?.unwrap_or(1.0);
         let seed = parameters.parse(op, &SEED)?.unwrap_or(0);
         config

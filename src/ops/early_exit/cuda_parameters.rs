@@ -1,6 +1,7 @@
 //! Twins of the structs in `kernels/early_exit/params.cuh`.
 
 use crate::backend::cuda::parameters::{ReadPointer, WritePointer, kernel_parameters};
+use crate::backend::cuda::tensor_map::TensorMap;
 
 kernel_parameters! {
     /// `n = rms_norm(hidden[rows])`.
@@ -52,6 +53,13 @@ kernel_parameters! {
         pub seed_high: i32,
         pub inv_temperature: f32,
         pub softcap: f32,
+    }
+
+    /// What the wgmma kernel of the states takes.
+    pub(crate) struct ExitStatesWgmmaParams {
+        pub activations: TensorMap,
+        pub head_weight: TensorMap,
+        pub other: ExitStatesParams,
     }
 
     /// Results from states.
@@ -143,6 +151,11 @@ kernel_parameters! {
 }
 
 #[cfg(test)]
+impl crate::backend::cuda::parameters::CType for ExitStatesParams {
+    const C_TYPE: &'static str = "ExitStatesParams";
+}
+
+#[cfg(test)]
 impl crate::backend::cuda::parameters::CType for VerificationParams {
     const C_TYPE: &'static str = "VerificationParams";
 }
@@ -159,6 +172,7 @@ mod tests {
     fn structs_are_those_of_the_kernels() {
         assert_matches_header::<ExitPrepareParams>(HEADER);
         assert_matches_header::<ExitStatesParams>(HEADER);
+        assert_matches_header::<ExitStatesWgmmaParams>(HEADER);
         assert_matches_header::<ExitMergeParams>(HEADER);
         assert_matches_header::<VerificationParams>(HEADER);
         assert_matches_header::<VerifyGreedyParams>(HEADER);
@@ -170,6 +184,9 @@ mod tests {
     fn structs_have_no_padding_inside() {
         assert_eq!(size_of::<ExitPrepareParams>(), 6 * 8 + 4 * 4);
         assert_eq!(size_of::<ExitStatesParams>(), 18 * 8 + 15 * 4 + 4);
+        // Tensor maps want multiples of 64.
+        let states = size_of::<ExitStatesParams>();
+        assert_eq!(size_of::<ExitStatesWgmmaParams>(), (2 * 128 + states).next_multiple_of(64));
         assert_eq!(size_of::<ExitMergeParams>(), 17 * 8 + 2 * 4);
         assert_eq!(size_of::<VerificationParams>(), 11 * 8 + 4 * 4);
         assert_eq!(size_of::<VerifyGreedyParams>(), 12 * 8 + 4 * 4);

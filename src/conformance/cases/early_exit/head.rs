@@ -16,10 +16,46 @@ pub(super) fn cases() -> Vec<Case> {
         values(&mut all, states);
         // States come from the same kernels, which end otherwise: a third of the cases, of every type.
         cases.extend(all.into_iter().step_by(if states { 3 } else { 1 }));
+        many_rows(&mut cases, states);
     }
     merges(&mut cases);
     benches(&mut cases);
     cases
+}
+
+/// Batches that need not be invariant, for kernels of many rows: tiles of 128 rows, and of 256 ids at once.
+fn many_rows(cases: &mut Vec<Case>, states: bool) {
+    for dtype in [DType::F16, DType::BF16] {
+        let case = |shape| HeadCase {
+            batch_invariant: false,
+            ..HeadCase::new(states, shape, (dtype, dtype))
+        };
+        let all = HeadCase {
+            norm: true,
+            bias: Some(Fill::Normal { scale: 1.0 }),
+            selected: Some(131),
+            sampling: Some("0.8"),
+            gather: true,
+            logits: true,
+            top_k: 5,
+            gap: 8,
+            ..case([140, 72, 385])
+        };
+        // Whole numbers whose sums are exact.
+        let few = Fill::Integers { from: -1, below: 2 };
+        let ties = HeadCase { x: few, weight: Some(few), ..case([129, 40, 300]) };
+        let variants = [
+            case([128, 64, 256]),
+            HeadCase { top_k: 3, ..case([257, 8, 100]) },
+            HeadCase { sampling: Some("1"), softcap: true, logits: true, ..case([131, 328, 200]) },
+            HeadCase { gather: true, logits: true, top_k: 9, ..ties },
+            // Whole tiles are masked, and all but the first of one.
+            HeadCase { vocab_offset: 1_024, valid_vocab: Some(1_153), ..all },
+            // The last: what is captured into a graph.
+            all,
+        ];
+        cases.extend(variants.map(|case| case.build("")));
+    }
 }
 
 /// The tolerance of any inputs, or `None` for other operations.
@@ -67,6 +103,7 @@ struct HeadCase {
     top_k: usize,
     valid_vocab: Option<usize>,
     vocab_offset: usize,
+    batch_invariant: bool,
     purpose: Purpose,
 }
 
@@ -91,6 +128,7 @@ impl HeadCase {
             top_k: 0,
             valid_vocab: None,
             vocab_offset: 0,
+            batch_invariant: true,
             purpose: Purpose::Conformance,
         }
     }
@@ -129,6 +167,7 @@ impl HeadCase {
             number("top_k", self.top_k),
             self.valid_vocab.map(|valid| format!("valid={valid}")),
             number("offset", self.vocab_offset),
+            (!self.batch_invariant).then(|| "not_invariant".to_owned()),
             (!label.is_empty()).then(|| label.to_owned()),
         ];
         for option in options.into_iter().flatten() {
@@ -194,6 +233,7 @@ impl HeadCase {
             (self.top_k > 0).then(|| ("top_k", self.top_k.to_string())),
             self.valid_vocab.map(|valid| ("valid_vocab", valid.to_string())),
             (self.vocab_offset > 0).then(|| ("vocab_offset", self.vocab_offset.to_string())),
+            (!self.batch_invariant).then(|| ("batch_invariant", "false".to_owned())),
         ];
         let options = options.into_iter().flatten();
         options.fold(Parameters::new(), |all, (name, value)| all.with(name, &value))
@@ -338,6 +378,12 @@ fn benches(cases: &mut Vec<Case>) {
     let sampled = HeadCase { norm: true, purpose: Purpose::Bench, ..sampled };
     cases.push(HeadCase { sampling: Some("1"), ..sampled }.build(""));
     cases.push(HeadCase { top_k: 8, ..sampled }.build(""));
+    // As many rows as a tile of the kernel for many has, by that and by the one for any number.
+    for batch_invariant in [true, false] {
+        let case = HeadCase::new(false, [128, 4_096, 32_000], bf16);
+        let case = HeadCase { norm: true, purpose: Purpose::Bench, batch_invariant, ..case };
+        cases.push(case.build(""));
+    }
     // One of eight shards of a vocabulary, and the merge of all.
     for rows in [1, 16] {
         let shard = HeadCase::new(true, [rows, 4_096, 16_000], bf16);

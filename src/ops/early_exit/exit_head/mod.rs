@@ -3,7 +3,7 @@
 mod arguments;
 mod cpu;
 #[cfg(feature = "cuda")]
-mod cuda;
+pub(crate) mod cuda;
 mod operation;
 mod reference;
 mod validation;
@@ -64,9 +64,9 @@ impl sealed::Kind for States {
 /// The probability of the best token is `exp(max_logit - log_sum_exp)`, the margin to the second that minus
 /// `exp(second_logit - log_sum_exp)`.
 ///
-/// A norm's result is rounded once to the activation type. A row's results depend neither on the other rows nor on how
-/// the vocabulary is spread over devices: [`ExitHeadStates`] of the parts and [`MergeExitStates`](super::MergeExitStates)
-/// give the same bits.
+/// A norm's result is rounded once to the activation type. A row's results depend neither on the other rows, however many
+/// there are, nor on how the vocabulary is spread over devices: [`ExitHeadStates`] of the parts and
+/// [`MergeExitStates`](super::MergeExitStates) give the same bits. [`Head::with_batch_invariance`] gives up a part of that.
 ///
 /// `sampled_token` is `argmax(logit * inv_temperature + g)` with Gumbel noise `g = -ln(-ln(1 - u))` from Philox 4x32-10:
 /// the key is the seed, or the row's own of `seeds`, the counter (position, id / 4, purpose, 0), the word id % 4. The same
@@ -163,6 +163,19 @@ impl<K: HeadKind> Head<K> {
     /// [`Problem::Value`](crate::Problem::Value) above it.
     pub fn with_top_k(self, top_k: usize) -> Result<Self, Error> {
         self.config.with_top_k(top_k).map(Head::from_config)
+    }
+
+    /// Whether a row's results are the same bits in every batch; they are unless this says `false`, which lets a backend
+    /// choose its kernel by the number of rows. What decodes one token at a time and verifies many at once needs it, as
+    /// [`SelfSpeculation`](crate::SelfSpeculation) does; scoring a text does not.
+    ///
+    /// Without it, on Hopper, many rows take a faster kernel, which sums logits in another order. A row's results still do
+    /// not depend on what the other rows hold, and parts of a vocabulary still give the bits of the whole, if the rows of
+    /// all weights alike start on multiples of 16 bytes or do not.
+    #[must_use]
+    pub fn with_batch_invariance(mut self, batch_invariant: bool) -> Self {
+        self.config.batch_invariant = batch_invariant;
+        self
     }
 
     /// Features of a row.

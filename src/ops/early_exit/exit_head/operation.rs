@@ -133,10 +133,12 @@ impl Operation for ExitHead {
         &self,
         cuda: &Cuda,
         args: &ExitHeadArgs<Layout, Layout>,
-        _aligned: bool,
+        aligned: bool,
     ) -> Result<CudaPlan, Error> {
         self.validate(args)?;
-        cuda::plan(cuda, &self.config, &args.hidden, args.rows.as_ref(), true)
+        let unused = args.hidden;
+        let args = args.states(unused, unused, args.logits);
+        cuda::plan(cuda, &self.config, &args, aligned, true)
     }
 }
 
@@ -226,9 +228,9 @@ impl Operation for ExitHeadStates {
         &self,
         cuda: &Cuda,
         args: &ExitHeadStatesArgs<Layout, Layout>,
-        _aligned: bool,
+        aligned: bool,
     ) -> Result<CudaPlan, Error> {
         self.validate(args)?;
-        cuda::plan(cuda, &self.config, &args.hidden, args.rows.as_ref(), false)
+        cuda::plan(cuda, &self.config, args, aligned, false)
     }
 }

@@ -2,65 +2,39 @@
 
 use super::geometry::Geometry;
 use super::strategy::Choice;
-use crate::backend::cuda::Cuda;
 use crate::backend::cuda::launch::{Kernel, Launch};
 use crate::backend::cuda::parameters::ReadPointer;
-use crate::backend::cuda::tensor_map::{MappedMatrix, TensorMap};
+use crate::backend::cuda::{Cuda, wgmma};
 use crate::dtype::DType;
-use crate::error::{Backend, Error};
+use crate::error::Error;
 use crate::ops::silu_mlp::cuda_parameters::{
     DownParams, DownWgmmaParams, GateUpParams, GateUpWgmmaParams,
 };
-
-/// Two warpgroups that multiply and one that loads.
-const THREADS: u32 = 384;
-/// Rows of a tile, and of each of its two panels of weights; rows of a box.
-const ROWS: usize = 128;
-/// Columns of a stage, and of a box: a row of the 128-byte swizzle.
-const COLUMNS: usize = 64;
-const STAGES: usize = 4;
-/// Tokens and two panels a stage, with a full and an empty barrier of 8 bytes.
-const SHARED_BYTES: usize = STAGES * (3 * ROWS * COLUMNS * 2 + 2 * 8);
-
-/// Tiles of a persistent grid, which its kernels count in 32 bits, with room for a step beyond the last.
-const MAX_WGMMA_TILES: usize = 1 << 30;
-
-/// Tiles of a product: 128 rows by 256 rows of weights, of all its matrices together.
-fn tiles(rows: usize, weight_rows: usize) -> usize {
-    rows.div_ceil(ROWS).saturating_mul(weight_rows.div_ceil(2 * ROWS))
-}
 
 impl Geometry<'_> {
     /// Tiles of the `wgmma` kernel of the first half.
     pub fn first_wgmma_tiles(&self) -> usize {
         let matrices = if self.op.is_gated() { 2 } else { 1 };
-        tiles(self.rows, matrices * self.op.neurons())
+        wgmma::tiles(self.rows, matrices * self.op.neurons())
     }
 
     /// The same of the second half, for each of its splits.
     pub fn second_wgmma_tiles(&self) -> usize {
-        tiles(self.rows, self.op.outputs).saturating_mul(self.splits(Choice::Wgmma))
+        wgmma::tiles(self.rows, self.op.outputs).saturating_mul(self.splits(Choice::Wgmma))
     }
 
     /// A block for each multiprocessor, or for each tile where there are fewer.
     pub fn persistent(&self, kernel: Kernel, tiles: usize) -> Result<Launch, Error> {
-        if tiles > MAX_WGMMA_TILES {
-            return Err(Error::Unsupported {
-                op: self.op.op,
-                backend: Backend::Cuda,
-                reason: format!("{kernel} would have {tiles} tiles; limit {MAX_WGMMA_TILES}"),
-                remedy: "use another kernel, see CudaOptions, or smaller tensors".into(),
-            });
-        }
-        let blocks = tiles.min(self.device.multiprocessors as usize);
-        self.launch(kernel, [blocks, 1, 1], THREADS, SHARED_BYTES)
+        wgmma::launch(self.op.op, kernel, tiles, self.device)
     }
 }
 
 impl GateUpWgmmaParams {
     pub fn new(cuda: &Cuda, dtype: DType, other: GateUpParams) -> Result<Self, Error> {
-        let map =
-            |matrix, rows, row_stride| map(cuda, dtype, matrix, [rows, other.inputs], row_stride);
+        // The plan has checked that no dimension is 0 or negative, and that rows are aligned.
+        let map = |matrix, rows, row_stride| {
+            wgmma::map(cuda, dtype, matrix, [rows, other.inputs], row_stride)
+        };
         let gate_weight = map(other.gate_weight, other.ffn, other.gate_row_stride)?;
         let up_weight = match other.up_weight {
             ReadPointer(0) => gate_weight,
@@ -73,33 +47,16 @@ impl GateUpWgmmaParams {
 
 impl DownWgmmaParams {
     pub fn new(cuda: &Cuda, dtype: DType, other: DownParams) -> Result<Self, Error> {
-        let map =
-            |matrix, rows, row_stride| map(cuda, dtype, matrix, [rows, other.depth], row_stride);
+        // As above.
+        let map = |matrix, rows, row_stride| {
+            wgmma::map(cuda, dtype, matrix, [rows, other.depth], row_stride)
+        };
         Ok(DownWgmmaParams {
             h: map(other.h, other.rows, other.h_row_stride)?,
             down_weight: map(other.down_weight, other.outputs, other.down_row_stride)?,
             other,
         })
     }
-}
-
-/// The plan has checked that no dimension is 0 or negative, and that rows are aligned.
-fn map(
-    cuda: &Cuda,
-    dtype: DType,
-    matrix: ReadPointer,
-    [rows, columns]: [i32; 2],
-    row_stride: i64,
-) -> Result<TensorMap, Error> {
-    cuda.tensor_map(&MappedMatrix {
-        address: matrix.0,
-        dtype,
-        rows: rows as usize,
-        columns: columns as usize,
-        row_stride: row_stride as usize,
-        box_rows: ROWS as u32,
-        box_columns: COLUMNS as u32,
-    })
 }
 
 #[cfg(test)]

@@ -1,21 +1,26 @@
-//! Heads on CUDA, by the contracts in `kernels/early_exit/exit_prepare.cu` and `exit_states.cu`.
+//! Heads on CUDA, by the contracts in `kernels/early_exit/exit_prepare.cu`, `exit_states.cu` and `exit_states_wgmma.cu`.
 #![allow(unsafe_code, reason = "kernel launches")]
+
+pub(crate) mod strategy;
 
 use std::sync::Arc;
 
 use cudarc::driver::CudaStream;
 
+use self::strategy::{Batch, Launches};
 use super::{ExitHead, ExitHeadArgs, ExitHeadStates, ExitHeadStatesArgs};
 use crate::backend::cuda::binder::{Binder, Pointer, is_vectorisable};
-use crate::backend::cuda::launch::{CudaPlan, Kernel, Launch};
+use crate::backend::cuda::launch::CudaPlan;
 use crate::backend::cuda::parameters::{ReadPointer, WritePointer};
-use crate::backend::cuda::{Cuda, CudaCapabilities, CudaTensor, CudaTensorMut, CudaWorkspace};
+use crate::backend::cuda::{Cuda, CudaTensor, CudaTensorMut, CudaWorkspace, wgmma};
 use crate::dtype::DType;
 use crate::error::Error;
 use crate::layout::Layout;
 use crate::operation::Operation as _;
 use crate::ops::early_exit::config::HeadConfig;
-use crate::ops::early_exit::cuda_parameters::{ExitPrepareParams, ExitStatesParams};
+use crate::ops::early_exit::cuda_parameters::{
+    ExitPrepareParams, ExitStatesParams, ExitStatesWgmmaParams,
+};
 use crate::ops::early_exit::merge_exit_states::cuda::{self as merge, bind_results};
 use crate::ops::early_exit::state;
 use crate::ops::silu_mlp::mlp::config::scratch_stride;
@@ -157,19 +162,33 @@ impl Call<'_> {
     /// The addresses are of validated tensors in the stream's context, and of room for states and prepared rows.
     unsafe fn enqueue(&self, cuda: &Cuda, stream: &Arc<CudaStream>) -> Result<(), Error> {
         let op = self.config.op;
-        let launches = Launches::new(self.config, self.rows, cuda.capabilities())?;
+        let batch = Batch { rows: self.rows, mappable: self.is_mappable() };
+        let launches =
+            Launches::new(self.config, batch, cuda.capabilities(), &cuda.options().head)?;
         let prepare = launches.prepare.map(|launch| cuda.function(op, stream, &launch));
         let prepare = prepare.transpose()?;
         let states = cuda.function(op, stream, &launches.states)?;
+        let parameters = self.states_parameters(launches.rows_per_block);
+        // Tensor maps come before the first launch: a call happens whole or not at all.
+        let map = || ExitStatesWgmmaParams::new(cuda, self.config.activation_dtype, parameters);
+        let mapped = launches.is_wgmma.then(map).transpose()?;
         // SAFETY: the caller's promise; `Launches` follows the kernels' contracts.
         unsafe {
             if let (Some(launch), Some(function)) = (launches.prepare, prepare) {
                 cuda.launch(stream, &function, &launch, &self.prepare_parameters(), false)?;
             }
-            let parameters = self.states_parameters(launches.rows_per_block);
             let follows = launches.prepare.is_some();
-            cuda.launch(stream, &states, &launches.states, &parameters, follows)
+            match mapped {
+                Some(mapped) => cuda.launch(stream, &states, &launches.states, &mapped, follows),
+                None => cuda.launch(stream, &states, &launches.states, &parameters, follows),
+            }
         }
+    }
+
+    fn is_mappable(&self) -> bool {
+        let (hidden, weight) = (&self.inputs.hidden, &self.inputs.head_weight);
+        let selects = self.layouts.rows.is_some();
+        is_mappable(self.config, selects, hidden.is_vectorisable(), weight.is_vectorisable())
     }
 
     fn prepare_parameters(&self) -> ExitPrepareParams {
@@ -240,88 +259,51 @@ impl Call<'_> {
     }
 }
 
-/// The launches of a head's first half.
-#[derive(Clone, Copy, Debug)]
-struct Launches {
-    prepare: Option<Launch>,
-    states: Launch,
-    rows_per_block: usize,
-}
-
-impl Launches {
-    /// One order of additions whatever the number of rows: tensor cores wherever the types and the device allow.
-    fn new(config: &HeadConfig, rows: usize, device: &CudaCapabilities) -> Result<Launches, Error> {
-        const PREPARE_THREADS: u32 = 128;
-        const TILE_THREADS: u32 = 256;
-        let (activation, weight) = (config.activation_dtype, config.weight_dtype);
-        let tensor_cores =
-            activation == weight && activation != DType::F32 && device.has_tensor_cores();
-        let (name, rows_per_block) = match (tensor_cores, rows) {
-            (false, ..=1) => ("exit_states_dot1", 1),
-            (false, _) => ("exit_states_dot8", 8),
-            (true, ..=8) => ("exit_states_mma8", 8),
-            (true, ..=16) => ("exit_states_mma16", 16),
-            (true, ..=32) => ("exit_states_mma32", 32),
-            (true, _) => ("exit_states_mma64", 64),
-        };
-        let kernel = |source, name| Kernel { source, name, activation, weight };
-        let launch = |kernel, grid, threads| {
-            Launch::new(config.op, kernel, [grid, 1, 1], threads, 0, device)
-        };
-        let prepare = kernel("early_exit/exit_prepare", "exit_prepare");
-        let prepare = config.norm.map(|_| launch(prepare, rows, PREPARE_THREADS)).transpose()?;
-        let blocks = rows.div_ceil(rows_per_block).saturating_mul(config.tiles());
-        let states = launch(kernel("early_exit/exit_states", name), blocks, TILE_THREADS)?;
-        Ok(Launches { prepare, states, rows_per_block })
-    }
-}
-
-/// The launches for tensors of these layouts, as [`Cuda::plan`]; those of a whole head with the merge.
+/// The launches for tensors of these layouts, on multiples of 16 bytes if `aligned`, as [`Cuda::plan`]; those of a whole
+/// head with the merge.
 pub(super) fn plan(
     cuda: &Cuda,
     config: &HeadConfig,
-    hidden: &Layout,
-    rows: Option<&Layout>,
+    args: &ExitHeadStatesArgs<Layout, Layout>,
+    aligned: bool,
     merges: bool,
 ) -> Result<CudaPlan, Error> {
-    let rows = config.output_rows(hidden, rows)?;
+    let rows = config.output_rows(&args.hidden, args.rows.as_ref())?;
     let mut plan = CudaPlan::default();
     if rows == 0 {
         return Ok(plan);
     }
-    let launches = Launches::new(config, rows, cuda.capabilities())?;
+    let address = if aligned { 0 } else { 1 };
+    let [hidden, weight] =
+        [&args.hidden, &args.head_weight].map(|layout| is_vectorisable(address, layout));
+    let mappable = is_mappable(config, args.rows.is_some(), hidden, weight);
+    let device = cuda.capabilities();
+    let launches = Launches::new(config, Batch { rows, mappable }, device, &cuda.options().head)?;
     launches.prepare.into_iter().for_each(|launch| plan.push(launch));
     plan.push(launches.states);
     if merges {
-        plan.push(merge::launch(config.op, rows, cuda.capabilities())?);
+        plan.push(merge::launch(config.op, rows, device)?);
     }
     Ok(plan)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Whether TMA can read the activations, row after row of the outputs, and the weight: prepared rows lie in the
+/// workspace, those of `hidden` must be all of it, on multiples of 16 bytes.
+fn is_mappable(config: &HeadConfig, selects: bool, hidden: bool, weight: bool) -> bool {
+    weight && (config.norm.is_some() || (hidden && !selects))
+}
 
-    #[test]
-    fn kernels_follow_types_device_and_rows() {
-        let kernels = |dtype, rows, capability: (u32, u32)| {
-            let config = HeadConfig::new("exit_head", 64, 1_000, dtype).unwrap();
-            let device = CudaCapabilities::test_device(capability.0, capability.1);
-            let launches = Launches::new(&config, rows, &device).unwrap();
-            (launches.states.kernel.symbol(), launches.states.grid[0])
-        };
-        let expect = |name: &str, blocks| (name.to_owned(), blocks);
-        assert_eq!(kernels(DType::BF16, 1, (8, 0)), expect("exit_states_mma8_bf16", 8));
-        assert_eq!(kernels(DType::F16, 17, (9, 0)), expect("exit_states_mma32_f16", 8));
-        assert_eq!(kernels(DType::F16, 65, (9, 0)), expect("exit_states_mma64_f16", 16));
-        assert_eq!(kernels(DType::F16, 1, (7, 5)), expect("exit_states_dot1_f16", 8));
-        assert_eq!(kernels(DType::F32, 9, (9, 0)), expect("exit_states_dot8_f32", 16));
-    }
-
-    #[test]
-    fn more_blocks_than_a_grid_has_are_refused() {
-        let config = HeadConfig::new("exit_head", 64, 1 << 30, DType::F32).unwrap();
-        let device = CudaCapabilities::test_device(9, 0);
-        assert!(Launches::new(&config, 1 << 20, &device).is_err());
+impl ExitStatesWgmmaParams {
+    fn new(cuda: &Cuda, dtype: DType, other: ExitStatesParams) -> Result<Self, Error> {
+        // Validation and the strategy know that no dimension is negative or 0, but rows that are valid; a row of the
+        // weight that is masked gives a masked logit.
+        let weight_rows = other.valid_rows.max(1);
+        let map =
+            |matrix, rows, stride| wgmma::map(cuda, dtype, matrix, [rows, other.features], stride);
+        Ok(ExitStatesWgmmaParams {
+            activations: map(other.activations, other.output_rows, other.activations_row_stride)?,
+            head_weight: map(other.head_weight, weight_rows, other.weight_row_stride)?,
+            other,
+        })
     }
 }
