@@ -48,6 +48,12 @@ pub trait Loaded {
     /// [`Error::Device`] if the device reports a failure.
     fn run(&mut self, iterations: u32) -> Result<Duration, Error>;
 
+    /// Puts one run behind what the device has to do, and does not wait; in host memory, runs.
+    ///
+    /// # Errors
+    /// As [`Loaded::run`].
+    fn enqueue(&mut self) -> Result<(), Error>;
+
     /// Copies of the outputs, gaps between rows included.
     ///
     /// # Errors
@@ -56,6 +62,15 @@ pub trait Loaded {
 
     /// Kernel launches, or dispatches, that a run takes; `None` in host memory.
     fn launches(&self) -> Option<usize>;
+}
+
+/// Runs of loaded operations that were put together once, to be started as often as wanted.
+pub trait Recorded {
+    /// Starts all of them, waits, and returns the time that the device took.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device reports a failure.
+    fn run(&mut self) -> Result<Duration, Error>;
 }
 
 impl Device {
@@ -184,6 +199,27 @@ impl Device {
         let outputs = guarded(&outputs);
         Ok(Box::new(HostLoaded { op: *op, cpu, inputs, outputs, workspace: Workspace::default() }))
     }
+
+    /// Records runs of operations that this device has loaded, one behind the other as the layers of a model are, and
+    /// all of them `rounds` times; nothing is run yet. On CUDA they become one graph, whose kernels start without
+    /// waiting for the host. `None` on backends that have nothing of the kind.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device reports a failure.
+    pub fn record<'a>(
+        &self,
+        loaded: &'a mut [Box<dyn Loaded>],
+        rounds: u32,
+    ) -> Result<Option<Box<dyn Recorded + 'a>>, Error> {
+        match self {
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => Ok(Some(Box::new(device.record(loaded, rounds)?))),
+            _ => {
+                let _ = (loaded, rounds);
+                Ok(None)
+            }
+        }
+    }
 }
 
 /// Layouts and values, before anything is copied.
@@ -216,14 +252,16 @@ struct HostLoaded<O> {
 impl<O: Operation> Loaded for HostLoaded<O> {
     fn run(&mut self, iterations: u32) -> Result<Duration, Error> {
         let start = Instant::now();
-        for _ in 0..iterations {
-            let args = borrow_arguments::<O>(&self.inputs, &mut self.outputs)?;
-            match &self.cpu {
-                Some(cpu) => self.op.run_cpu(cpu, args, &mut self.workspace)?,
-                None => self.op.run_reference(args)?,
-            }
-        }
+        (0..iterations).try_for_each(|_| self.enqueue())?;
         Ok(start.elapsed())
+    }
+
+    fn enqueue(&mut self) -> Result<(), Error> {
+        let args = borrow_arguments::<O>(&self.inputs, &mut self.outputs)?;
+        match &self.cpu {
+            Some(cpu) => self.op.run_cpu(cpu, args, &mut self.workspace),
+            None => self.op.run_reference(args),
+        }
     }
 
     fn outputs(&mut self) -> Result<NamedTensors, Error> {

@@ -229,3 +229,38 @@ fn every_operation_can_be_captured() {
         SelectiveFeatureAttention,
     );
 }
+
+/// A recording holds each operation's launches in turn, as often as asked, and starts none of them before it is run.
+#[test]
+fn a_recording_gives_the_bits_of_runs() {
+    let Some(device) = device(CudaOptions::default()) else { return };
+    // It adds to one of its arguments: each run changes the result.
+    let is_fit = |case: &Case| case.op == ScatterAdd::NAME && case.tensors.len() > 2;
+    let cases = cases_for(Purpose::Conformance);
+    let case = cases.iter().rfind(|case| is_fit(case)).expect("a case that adds");
+    let load = || {
+        let inputs = case.inputs().unwrap();
+        let prepared = registry::find(case.op).unwrap().prepare(inputs, &case.parameters).unwrap();
+        let outputs = prepared.outputs().iter();
+        let outputs = outputs.map(|(name, layout)| (name.clone(), Tensor::zeros(*layout)));
+        prepared.load(&device, outputs.collect()).unwrap()
+    };
+    let results = |loaded: &mut Box<dyn Loaded>| loaded.outputs().unwrap();
+    let mut expected = load();
+    let start = results(&mut expected);
+    expected.run(6).unwrap();
+    let expected = results(&mut expected);
+    assert_ne!(expected, start, "{}: nothing to compute", case.name);
+
+    let mut loaded = [load(), load()];
+    let mut recorded = device.record(&mut loaded, 3).unwrap().expect("a graph");
+    recorded.run().unwrap();
+    recorded.run().unwrap();
+    drop(recorded);
+    for loaded in &mut loaded {
+        assert_eq!(results(loaded), expected, "{}", case.name);
+    }
+    let _unstarted = device.record(&mut loaded, 1).unwrap();
+    drop(_unstarted);
+    assert_eq!(results(&mut loaded[0]), expected, "{}: run while it was recorded", case.name);
+}

@@ -1,17 +1,20 @@
 //! The owning layer: a device with its memory.
 
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cudarc::driver::sys::{CUdevice_attribute, CUevent_flags};
-use cudarc::driver::{CudaEvent, CudaSlice, CudaStream, DevicePtr, DriverError};
+use cudarc::driver::sys::{
+    CUdevice_attribute, CUevent_flags, CUgraphInstantiate_flags, CUstreamCaptureMode,
+};
+use cudarc::driver::{CudaEvent, CudaGraph, CudaSlice, CudaStream, DevicePtr, DriverError};
 
 use super::driver::{device_error, open_context};
 use super::{Cuda, CudaOptions, CudaTensor, CudaTensorMut, CudaWorkspace};
 use crate::arguments::Arguments as _;
 use crate::device::guard::{GUARD_BYTES, Guarded};
-use crate::device::{Loaded, NamedTensors};
+use crate::device::{Loaded, NamedTensors, Recorded};
 use crate::error::{Backend, Error};
 use crate::layout::{HasLayout, Layout};
 use crate::operation::Operation;
@@ -20,7 +23,7 @@ use crate::tensor::Tensor;
 /// A NaN in each type, wherever it is repeated.
 const NAN_BYTE: u8 = 0xff;
 
-/// A device, its default stream and the memory that it allocates for host tensors.
+/// A device, a stream and the memory that it allocates for host tensors.
 #[derive(Clone, Debug)]
 pub struct CudaDevice {
     cuda: Arc<Cuda>,
@@ -42,8 +45,13 @@ impl CudaDevice {
     /// As [`CudaDevice::open`].
     pub fn with_options(ordinal: usize, options: CudaOptions) -> Result<CudaDevice, Error> {
         let context = open_context(ordinal)?;
+        // SAFETY: all that this device allocates is used on its one stream. Graphs cannot wait for events from outside.
+        unsafe { context.disable_event_tracking() };
+        let failed = |error| device_error("making a stream", error);
+        // Not the default stream, which cannot be captured.
+        let stream = context.new_stream().map_err(failed)?;
         let cuda = Arc::new(Cuda::with_options(&context, options)?);
-        Ok(CudaDevice { cuda, stream: context.default_stream() })
+        Ok(CudaDevice { cuda, stream })
     }
 
     /// The backend underneath.
@@ -110,6 +118,71 @@ impl CudaDevice {
         Ok(Box::new(CudaLoaded { op: *op, device, inputs, outputs, workspace, launches }))
     }
 
+    /// As [`crate::Device::record`].
+    pub fn record<'a>(
+        &self,
+        loaded: &'a mut [Box<dyn Loaded>],
+        rounds: u32,
+    ) -> Result<CudaRecording<'a>, Error> {
+        let failed = |error| device_error("capturing a graph", error);
+        let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        self.stream.begin_capture(mode).map_err(failed)?;
+        let enqueued =
+            (0..rounds).flat_map(|_| 0..loaded.len()).try_for_each(|index| loaded[index].enqueue());
+        // In any case: a stream that is capturing does nothing else.
+        let graph = self.stream.end_capture(CUgraphInstantiate_flags(0));
+        enqueued?;
+        let graph = graph.map_err(failed)?.ok_or_else(|| Error::Device {
+            backend: Backend::Cuda,
+            action: "capturing a graph".to_owned(),
+            message: "the driver gave none".to_owned(),
+        })?;
+        graph.upload().map_err(failed)?;
+        Ok(CudaRecording { device: self.clone(), graph, loaded: PhantomData })
+    }
+
+    /// How long what `enqueue` enqueues takes, by the device's clock where it has one. Nothing is left to do then.
+    fn time(
+        &self,
+        action: impl Into<String>,
+        enqueue: impl FnOnce() -> Result<(), Error>,
+    ) -> Result<Duration, Error> {
+        let action = action.into();
+        let failed = |error| device_error(action.as_str(), error);
+        let clock = self.start_clock().map_err(failed)?;
+        enqueue()?;
+        let duration = self.stop_clock(&clock).map_err(failed)?;
+        self.stream.synchronize().map_err(failed)?;
+        Ok(duration)
+    }
+
+    fn start_clock(&self) -> Result<Clock, DriverError> {
+        // cudarc's `elapsed_ms` calls a function that earlier drivers lack, and panics then.
+        const EVENTS_WITH_TIMES: u32 = 12_080;
+        let stream = &self.stream;
+        if self.cuda.capabilities().driver_version >= EVENTS_WITH_TIMES {
+            let flags = Some(CUevent_flags::CU_EVENT_DEFAULT);
+            return stream.record_event(flags).map(Clock::Device);
+        }
+        stream.synchronize()?;
+        Ok(Clock::Host(Instant::now()))
+    }
+
+    fn stop_clock(&self, clock: &Clock) -> Result<Duration, DriverError> {
+        let stream = &self.stream;
+        match clock {
+            Clock::Device(start) => {
+                let end = stream.record_event(Some(CUevent_flags::CU_EVENT_DEFAULT))?;
+                let milliseconds = start.elapsed_ms(&end)?;
+                Ok(Duration::from_secs_f64(f64::from(milliseconds.max(0.0)) / 1000.0))
+            }
+            Clock::Host(start) => {
+                stream.synchronize()?;
+                Ok(start.elapsed())
+            }
+        }
+    }
+
     // Apart from `load`, which is generic, since collecting a map compiles a sort each time.
 
     fn upload_inputs(&self, inputs: NamedTensors) -> Result<Inputs, Error> {
@@ -148,7 +221,19 @@ struct CudaLoaded<O> {
     launches: usize,
 }
 
-impl<O: Operation> CudaLoaded<O> {
+enum Clock {
+    Device(CudaEvent),
+    Host(Instant),
+}
+
+impl<O: Operation> Loaded for CudaLoaded<O> {
+    fn run(&mut self, iterations: u32) -> Result<Duration, Error> {
+        let device = self.device.clone();
+        device.time(format!("running {}", O::NAME), || {
+            (0..iterations).try_for_each(|_| self.enqueue())
+        })
+    }
+
     fn enqueue(&mut self) -> Result<(), Error> {
         let stream = &self.device.stream;
         let (inputs, outputs) = (&self.inputs, &self.outputs);
@@ -175,51 +260,6 @@ impl<O: Operation> CudaLoaded<O> {
         self.op.enqueue_cuda(&self.device.cuda, stream, args, workspace)
     }
 
-    fn start_clock(&self) -> Result<Clock, DriverError> {
-        // cudarc's `elapsed_ms` calls a function that earlier drivers lack, and panics then.
-        const EVENTS_WITH_TIMES: u32 = 12_080;
-        let stream = &self.device.stream;
-        if self.device.cuda.capabilities().driver_version >= EVENTS_WITH_TIMES {
-            let flags = Some(CUevent_flags::CU_EVENT_DEFAULT);
-            return stream.record_event(flags).map(Clock::Device);
-        }
-        stream.synchronize()?;
-        Ok(Clock::Host(Instant::now()))
-    }
-
-    fn stop_clock(&self, clock: &Clock) -> Result<Duration, DriverError> {
-        let stream = &self.device.stream;
-        match clock {
-            Clock::Device(start) => {
-                let end = stream.record_event(Some(CUevent_flags::CU_EVENT_DEFAULT))?;
-                let milliseconds = start.elapsed_ms(&end)?;
-                Ok(Duration::from_secs_f64(f64::from(milliseconds.max(0.0)) / 1000.0))
-            }
-            Clock::Host(start) => {
-                stream.synchronize()?;
-                Ok(start.elapsed())
-            }
-        }
-    }
-}
-
-enum Clock {
-    Device(CudaEvent),
-    Host(Instant),
-}
-
-impl<O: Operation> Loaded for CudaLoaded<O> {
-    fn run(&mut self, iterations: u32) -> Result<Duration, Error> {
-        let failed = |error| device_error(format!("running {}", O::NAME), error);
-        let clock = self.start_clock().map_err(failed)?;
-        for _ in 0..iterations {
-            self.enqueue()?;
-        }
-        let duration = self.stop_clock(&clock).map_err(failed)?;
-        self.device.stream.synchronize().map_err(failed)?;
-        Ok(duration)
-    }
-
     fn outputs(&mut self) -> Result<NamedTensors, Error> {
         let stream = &self.device.stream;
         let failed = |error| device_error("copying from the device", error);
@@ -234,5 +274,21 @@ impl<O: Operation> Loaded for CudaLoaded<O> {
 
     fn launches(&self) -> Option<usize> {
         Some(self.launches)
+    }
+}
+
+/// Runs of operations in one CUDA graph.
+pub struct CudaRecording<'a> {
+    device: CudaDevice,
+    graph: CudaGraph,
+    /// The graph has their tensors' addresses.
+    loaded: PhantomData<&'a mut [Box<dyn Loaded>]>,
+}
+
+impl Recorded for CudaRecording<'_> {
+    fn run(&mut self) -> Result<Duration, Error> {
+        self.device.time("running a graph", || {
+            self.graph.launch().map_err(|error| device_error("launching a graph", error))
+        })
     }
 }

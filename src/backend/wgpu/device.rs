@@ -136,30 +136,40 @@ struct WgpuLoaded {
     clock: Option<Clock>,
 }
 
-impl Loaded for WgpuLoaded {
-    fn run(&mut self, iterations: u32) -> Result<Duration, Error> {
-        let start = Instant::now();
+impl WgpuLoaded {
+    fn submit(&self, iterations: u32, clock: Option<&Clock>) -> Result<(), Error> {
         scoped(self.wgpu.device(), "running", || {
             let mut encoder = self.wgpu.device().create_command_encoder(&Default::default());
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
                 label: Some("siluette.run"),
-                timestamp_writes: self.clock.as_ref().map(Clock::writes),
+                timestamp_writes: clock.map(Clock::writes),
             });
             for _ in 0..iterations {
                 self.plan.record(&mut pass);
             }
             drop(pass);
-            if let Some(clock) = &self.clock {
+            if let Some(clock) = clock {
                 clock.resolve(&mut encoder);
             }
             self.wgpu.queue().submit([encoder.finish()]);
-        })?;
+        })
+    }
+}
+
+impl Loaded for WgpuLoaded {
+    fn run(&mut self, iterations: u32) -> Result<Duration, Error> {
+        let start = Instant::now();
+        self.submit(iterations, self.clock.as_ref())?;
         self.wgpu.wait()?;
         let elapsed = start.elapsed();
         match &self.clock {
             Some(clock) => clock.read(&self.wgpu),
             None => Ok(elapsed),
         }
+    }
+
+    fn enqueue(&mut self) -> Result<(), Error> {
+        self.submit(1, None)
     }
 
     fn outputs(&mut self) -> Result<NamedTensors, Error> {

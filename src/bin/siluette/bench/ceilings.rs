@@ -83,7 +83,7 @@ fn copy_bytes_per_second(device: &Device) -> Result<f64, Error> {
         })
         .collect::<Result<NamedTensors, Error>>()?;
     let prepared = registry::find("silu_mul")?.prepare(inputs, &Parameters::new())?;
-    let timing = time(&mut [load(&*prepared, device)?], None)?.0;
+    let timing = time(device, &mut [load(&*prepared, device)?], None)?.0;
     Ok(prepared.cost().bytes() as f64 / timing.min)
 }
 

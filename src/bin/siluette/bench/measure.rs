@@ -73,11 +73,11 @@ pub fn measure(
             loaded.push(load(&*prepared, device)?);
         }
     }
-    let (cold, memory) = time(&mut loaded, memory)?;
+    let (cold, memory) = time(device, &mut loaded, memory)?;
     let cold_bytes = cost.bytes() * loaded.len() as u64;
     let launches = loaded[0].launches();
     loaded.truncate(1);
-    let hot = if cost.bytes() <= cache { Some(time(&mut loaded, None)?.0) } else { None };
+    let hot = if cost.bytes() <= cache { Some(time(device, &mut loaded, None)?.0) } else { None };
     Ok((cost, Measurement { cold, cold_bytes, launches, memory, hot }))
 }
 
@@ -96,9 +96,11 @@ pub fn load(prepared: &dyn Prepared, device: &Device) -> Result<Box<dyn Loaded>,
 
 /// Times runs that take turns on these copies; a single copy is run repeatedly.
 ///
-/// `memory` is read in between, for no more time than the runs take: machines share their memory with others,
-/// and its speed a minute ago says little.
+/// Where the device can record runs, a sample is all copies' turns together: a model's layers in one graph, without the
+/// time that launching each takes the host. `memory` is read in between, for no more time than the runs take: machines
+/// share their memory with others, and its speed a minute ago says little.
 pub fn time(
+    device: &Device,
     loaded: &mut [Box<dyn Loaded>],
     memory: Option<&Stream>,
 ) -> Result<(Timing, Option<f64>), Error> {
@@ -108,11 +110,25 @@ pub fn time(
         warm_up = copy.run(1)?;
     }
     let rounds = if loaded.len() > 1 { 1 } else { iterations(loaded, warm_up)? };
+    let runs = rounds * loaded.len() as u32;
+    if let Some(mut recorded) = device.record(loaded, rounds)? {
+        // The first start of a graph takes longer.
+        recorded.run()?;
+        return sample(runs, memory, |_| recorded.run());
+    }
+    sample(rounds, memory, |turn| loaded[turn % loaded.len()].run(rounds))
+}
+
+/// Takes samples, each of so many runs.
+fn sample(
+    runs: u32,
+    memory: Option<&Stream>,
+    mut run: impl FnMut(usize) -> Result<Duration, Error>,
+) -> Result<(Timing, Option<f64>), Error> {
     let (mut running, mut reading) = (Duration::ZERO, Duration::ZERO);
     let (mut seconds, mut bytes_per_second) = (Vec::new(), Vec::new());
-    for turn in (0..loaded.len()).cycle() {
-        let enough = seconds.len() >= FEWEST_SAMPLES && running >= SAMPLING;
-        if enough || seconds.len() >= MOST_SAMPLES {
+    for turn in 0..MOST_SAMPLES {
+        if turn >= FEWEST_SAMPLES && running >= SAMPLING {
             break;
         }
         if let Some(memory) = memory.filter(|_| reading <= running) {
@@ -121,7 +137,7 @@ pub fn time(
             reading += started.elapsed();
         }
         let started = Instant::now();
-        seconds.push(loaded[turn].run(rounds)?.as_secs_f64() / f64::from(rounds));
+        seconds.push(run(turn)?.as_secs_f64() / f64::from(runs));
         running += started.elapsed();
     }
     Ok((Timing::new(seconds), median(bytes_per_second)))
