@@ -164,6 +164,8 @@ def onnxruntime_binding(model: bytes, x: np.ndarray) -> tuple:
     """A session and what it reads and writes."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads()
+    # Its threads look for work in a loop for long behind a call, on cores that are the next contestant's then.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     binding = session.io_binding()
     binding.bind_cpu_input("x", x)

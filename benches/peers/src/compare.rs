@@ -67,13 +67,13 @@ impl Comparison {
         ffn: usize,
     ) -> Result<(), Failure> {
         let half = hidden / 2;
-        let layers = Layers::<T>::new(half, ffn)?;
+        let (layers, dense) = (Layers::<T>::new(half, ffn)?, Layers::new(hidden, ffn)?);
         let dimensions = [("hidden", hidden), ("ffn", ffn)];
         // What is written was read, too.
         let products = Products { weights: 3 * half * ffn, features: 3 * half };
         let shape =
             Shape { op: "pruned_gated_mlp", dtype: <T as Element>::DTYPE, dimensions, products };
-        self.compare(shape, &ROWS, |rows, peers| pruned::measure(&layers, hidden, rows, peers))
+        self.compare(shape, &ROWS, |rows, peers| pruned::measure(&layers, &dense, rows, peers))
     }
 
     pub fn head<T: Float + WithDType>(

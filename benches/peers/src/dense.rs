@@ -8,6 +8,36 @@ use crate::gemm_mlp::GemmMlp;
 use crate::measure::{Contestant, Failure, Medians, check_equal, check_near, in_turns};
 use crate::weights::{Layer, Layers, Random};
 
+/// siluette's block.
+pub struct Block<'a, T> {
+    layers: &'a Layers<T>,
+    op: GatedMlp,
+    x: &'a [T],
+    rows: usize,
+    cpu: Cpu,
+    workspace: Workspace,
+}
+
+impl<'a, T: Float> Block<'a, T> {
+    pub fn new(layers: &'a Layers<T>, x: &'a [T], rows: usize) -> Result<Block<'a, T>, Failure> {
+        let op = GatedMlp::new(layers.inputs, layers.ffn, <T as Element>::DTYPE)?;
+        Ok(Block { layers, op, x, rows, cpu: Cpu::new(), workspace: Workspace::default() })
+    }
+
+    pub fn run(&mut self, layer: usize, out: &mut [T]) -> Result<(), Failure> {
+        let (rows, hidden, ffn) = (self.rows, self.layers.inputs, self.layers.ffn);
+        let layer = &self.layers.all[layer];
+        let args = GatedMlpArgs::new(
+            TensorRef::new(self.x, &[rows, hidden])?,
+            TensorRef::new(&layer.gate, &[ffn, hidden])?,
+            TensorRef::new(&layer.up, &[ffn, hidden])?,
+            TensorRef::new(&layer.down, &[hidden, ffn])?,
+            TensorMut::new(out, &[rows, hidden])?,
+        );
+        Ok(self.cpu.gated_mlp(&self.op, args, &mut self.workspace)?)
+    }
+}
+
 pub fn measure<T: Float + WithDType>(
     layers: &Layers<T>,
     rows: usize,
@@ -16,23 +46,11 @@ pub fn measure<T: Float + WithDType>(
     let (hidden, ffn) = (layers.inputs, layers.ffn);
     let x: Vec<T> = Random(7).values(rows * hidden, 2.0);
     let candle_x = Tensor::from_slice(&x, (rows, hidden), &Device::Cpu)?;
-    let op = GatedMlp::new(hidden, ffn, <T as Element>::DTYPE)?;
-    let (cpu, mut workspace) = (Cpu::new(), Workspace::default());
+    let mut block = Block::new(layers, &x, rows)?;
     let mut out = x.clone();
-    let mut ours = |layer: usize, out: &mut Vec<T>| -> Result<(), Failure> {
-        let layer = &layers.all[layer];
-        let args = GatedMlpArgs::new(
-            TensorRef::new(&x, &[rows, hidden])?,
-            TensorRef::new(&layer.gate, &[ffn, hidden])?,
-            TensorRef::new(&layer.up, &[ffn, hidden])?,
-            TensorRef::new(&layer.down, &[hidden, ffn])?,
-            TensorMut::new(out, &[rows, hidden])?,
-        );
-        Ok(cpu.gated_mlp(&op, args, &mut workspace)?)
-    };
     let theirs = |layer: usize| candle_mlp(&candle_x, &layers.all[layer]);
 
-    ours(0, &mut out)?;
+    block.run(0, &mut out)?;
     check_equal(&out, &theirs(0)?)?;
     let mut gemm = GemmMlp::new(&x, rows, ffn);
     if let Some(gemm) = &mut gemm {
@@ -41,7 +59,7 @@ pub fn measure<T: Float + WithDType>(
         check_near(&out, &values)?;
     }
     let mut contestants = vec![
-        Contestant::timed("siluette", |layer| ours(layer, &mut out)),
+        Contestant::timed("siluette", |layer| block.run(layer, &mut out)),
         Contestant::timed("candle", |layer| Ok(theirs(layer)?)),
     ];
     contestants.extend(gemm.map(|mut gemm| {

@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use siluette::Float;
 
 /// How long to go on, and how many rounds at least.
-const SAMPLING: Duration = Duration::from_millis(1_500);
+const SAMPLING: Duration = Duration::from_secs(3);
 const FEWEST_ROUNDS: usize = 5;
 const MOST_ROUNDS: usize = 200;
 /// Results may differ by candle's roundings of each step, relative to the largest.

@@ -1,4 +1,4 @@
-//! The SwiGLU block that reads and writes half of the features.
+//! The SwiGLU block that reads and writes half of the features, also beside our own of all features.
 
 use candle_core::{Device, Tensor, WithDType};
 use siluette::{
@@ -7,18 +7,18 @@ use siluette::{
 };
 
 use crate::coprocess::{Case, Coprocess};
-use crate::dense::candle_mlp;
+use crate::dense::{Block, candle_mlp};
 use crate::measure::{Contestant, Failure, Medians, check_equal, in_turns};
 use crate::weights::{Layers, Random};
 
-/// The layers' matrices are compact: `inputs` of `hidden` features are read, as many written.
+/// The layers' matrices are compact: `inputs` of the `dense` layers' features are read, as many written.
 pub fn measure<T: Float + WithDType>(
     layers: &Layers<T>,
-    hidden: usize,
+    dense: &Layers<T>,
     rows: usize,
     peers: &[Coprocess],
 ) -> Result<Medians, Failure> {
-    let (selected, ffn) = (layers.inputs, layers.ffn);
+    let (hidden, selected, ffn) = (dense.inputs, layers.inputs, layers.ffn);
     let x: Vec<T> = Random(7).values(rows * hidden, 2.0);
     let candle_x = Tensor::from_slice(&x, (rows, hidden), &Device::Cpu)?;
     // Every second feature read, the first half written.
@@ -53,9 +53,11 @@ pub fn measure<T: Float + WithDType>(
 
     ours(0, &mut out)?;
     check_equal(&out, &theirs(0)?)?;
+    let (mut block, mut whole) = (Block::new(dense, &x, rows)?, x.clone());
     let mut contestants = vec![
         Contestant::timed("siluette", |layer| ours(layer, &mut out)),
         Contestant::timed("candle", |layer| Ok(theirs(layer)?)),
+        Contestant::timed("siluette_dense", |layer| block.run(layer % dense.all.len(), &mut whole)),
     ];
     let dimensions =
         [("hidden", hidden), ("ffn", ffn), ("rows", rows), ("layers", layers.all.len())];
