@@ -8,16 +8,17 @@ use siluette::backend::cuda::{CudaOptions, MlpKernel};
 use siluette::conformance::{Case, Purpose, cases_for};
 use siluette::cudarc::driver::sys::{CUgraphInstantiate_flags as GraphFlags, CUstreamCaptureMode};
 use siluette::cudarc::driver::{CudaSlice, CudaStream, DevicePtr};
+use siluette::device::Loaded;
 use siluette::{
     BiGru, CommitCache, CompactMask, CompactRows, CompactWeight, CoupledNeurons, Cuda, CudaTensor,
     CudaTensorMut, CudaWorkspace, Error, ExitGate, ExitHead, ExitHeadStates, FeatureAttention,
     GatedMlp, GatherNorm, HasLayout, InvertIndices, Layout, MaskedGatedMlp, MergeExitStates,
     NamedLayouts, Operation, PrunedGatedMlp, PrunedLinear, ScatterAdd, ScatterNormGather,
-    ScatterRows, SelectTop, SelectiveFeatureAttention, SiluMlp, SiluMul, SparseGatedMlp,
+    ScatterRows, SelectTop, SelectiveFeatureAttention, SiluMlp, SiluMul, SparseGatedMlp, Tensor,
     VerifyGreedy, VerifySampled, VerifyTree, ZeroEntries, registry,
 };
 
-use crate::cuda_support::backend;
+use crate::cuda_support::{backend, device};
 
 /// What outputs hold before a call: in no type a likely result.
 const POISON: u8 = 0xa5;

@@ -128,7 +128,7 @@ impl CudaDevice {
         let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         self.stream.begin_capture(mode).map_err(failed)?;
         let enqueued =
-            (0..rounds).flat_map(|_| 0..loaded.len()).try_for_each(|index| loaded[index].enqueue());
+            (0..rounds).try_for_each(|_| loaded.iter_mut().try_for_each(|one| one.enqueue()));
         // In any case: a stream that is capturing does nothing else.
         let graph = self.stream.end_capture(CUgraphInstantiate_flags(0));
         enqueued?;

@@ -72,8 +72,8 @@ fn write_peers_table(text: &mut String, columns: &str, unit: &str, results: &[&V
     text.push('\n');
 }
 
-/// Our time, and how many times as long others take: with a roof its share, then the best of all and candle; candle and burn
-/// in results that were measured without.
+/// Our time, and how many times as long others take: with a roof its share, then the best of all, candle and, for a pruned
+/// block, our dense one; candle and burn in results that were measured without.
 fn peers_cell(result: &Value) -> String {
     let ours = result["siluette_seconds"].as_f64().unwrap();
     let ratio = |name: &str| Some(result[format!("{name}_seconds")].as_f64()? / ours);
@@ -89,11 +89,13 @@ fn peers_cell(result: &Value) -> String {
     let mut lines = vec![format!("{time}, {share}")];
     let mut shown = vec![best, "candle"];
     shown.dedup();
+    shown.push("siluette_dense");
     for name in shown {
         let title = match name {
             "torch_prepacked" => "torch, prepacked",
             "openvino" => "OpenVINO",
             "onnxruntime" => "ONNX Runtime",
+            "siluette_dense" => "our dense block",
             name => name,
         };
         lines.extend(ratio(name).map(|ratio| format!("{ratio:.1}x {title}")));
