@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use candle_core::Tensor;
 use siluette::Float;
 
+use crate::weights::Random;
+
 /// How long to go on, and how many rounds at least.
 const SAMPLING: Duration = Duration::from_secs(3);
 const FEWEST_ROUNDS: usize = 5;
@@ -48,23 +50,33 @@ impl<'a> Contestant<'a> {
 /// Seconds of one call, by contestant: siluette first, then candle, then others.
 pub type Medians = Vec<(&'static str, f64)>;
 
-/// Runs all on the layers of their own turns, of `layers` in all.
+/// Runs all on the layers of their own turns, of `layers` in all. Each round has an order of its own: who runs behind whom
+/// matters, by what that one leaves in the caches and by threads that are not yet asleep.
 pub fn in_turns(layers: usize, mut contestants: Vec<Contestant<'_>>) -> Result<Medians, Failure> {
     let count = contestants.len();
     let mut seconds = vec![Vec::new(); count];
+    let (mut order, mut random): (Vec<usize>, _) = ((0..count).collect(), Random(11));
     let started = Instant::now();
     for round in 0..MOST_ROUNDS {
         if round >= FEWEST_ROUNDS && started.elapsed() >= SAMPLING {
             break;
         }
-        for (index, contestant) in contestants.iter_mut().enumerate() {
+        shuffle(&mut order, &mut random);
+        for &index in &order {
             // Each goes through all layers, far from where the others are: some share their weights.
             let layer = (round + index * layers / count) % layers;
-            seconds[index].push((contestant.run)(layer)?);
+            seconds[index].push((contestants[index].run)(layer)?);
         }
     }
     let names = contestants.iter().map(|contestant| contestant.name);
     Ok(names.zip(seconds.into_iter().map(median)).collect())
+}
+
+/// Fisher and Yates'.
+fn shuffle(order: &mut [usize], random: &mut Random) {
+    for last in (1..order.len()).rev() {
+        order.swap(last, random.below(last + 1));
+    }
 }
 
 /// That both do the same work.

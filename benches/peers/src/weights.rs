@@ -46,14 +46,23 @@ impl<T: Float + WithDType> Layers<T> {
 pub struct Random(pub u64);
 
 impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// A number below `end`.
+    pub fn below(&mut self, end: usize) -> usize {
+        // The lowest bits are the least random.
+        (self.next() >> 32) as usize % end
+    }
+
     /// `count` values within half of `range` of 0.
     pub fn values<T: Float>(&mut self, count: usize, range: f32) -> Vec<T> {
-        let mut next = || {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            T::from_f32(((self.0 >> 40) as f32 / (1u64 << 24) as f32 - 0.5) * range)
-        };
+        let mut next =
+            || T::from_f32(((self.next() >> 40) as f32 / (1u64 << 24) as f32 - 0.5) * range);
         (0..count).map(|_| next()).collect()
     }
 }
