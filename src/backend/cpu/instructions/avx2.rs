@@ -1,5 +1,6 @@
 //! AVX2, FMA and F16C.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::Leaf;
@@ -71,6 +72,12 @@ impl Vectors for Avx2 {
     fn prefetch_second_level(self, address: *const u8) {
         // SAFETY: as above.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) };
+    }
+
+    #[inline(always)]
+    fn order_loads(self) {
+        // SAFETY: no instruction; the compiler has to assume that it writes memory.
+        unsafe { asm!("", options(nostack, preserves_flags)) };
     }
 
     memory_operations! {

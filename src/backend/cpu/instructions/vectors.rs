@@ -51,6 +51,11 @@ pub(crate) trait Vectors: Copy + fmt::Debug + Send + Sync + 'static {
     /// Likewise, but not into the first-level cache.
     fn prefetch_second_level(self, address: *const u8);
 
+    /// Keeps loads that follow from being moved in front of it by the compiler, which for lack of registers would then
+    /// keep a sum in memory.
+    #[inline(always)]
+    fn order_loads(self) {}
+
     /// Rows become columns: element `j` of row `i` of the `LANES` rows of `LANES` elements from `from` on goes to
     /// `to[j * stride + i]`.
     ///

@@ -116,6 +116,7 @@ pub(super) unsafe fn accumulate<V: Vectors, const ROWS: usize, const GROUPS: usi
             }
         }
         for (row, sums) in sums.iter_mut().enumerate() {
+            v.order_loads();
             // SAFETY: the caller's promise.
             let value = v.splat(unsafe { *rows.add(row * row_stride + column) });
             for (sums, weights) in sums.iter_mut().zip(weights) {
