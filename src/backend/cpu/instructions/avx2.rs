@@ -24,6 +24,14 @@ fn run_leaf(leaf: impl Leaf) {
     leaf.run();
 }
 
+#[inline]
+#[target_feature(enable = "avx2")]
+fn settle(mut sum: __m256) -> __m256 {
+    // SAFETY: no instruction; the compiler has to assume that it changes the sum, and memory.
+    unsafe { asm!("/* {} */", inout(ymm_reg) sum, options(nostack, preserves_flags)) };
+    sum
+}
+
 impl Vectors for Avx2 {
     type Vector = __m256;
     const LANES: usize = 8;
@@ -75,9 +83,9 @@ impl Vectors for Avx2 {
     }
 
     #[inline(always)]
-    fn order_loads(self) {
-        // SAFETY: no instruction; the compiler has to assume that it writes memory.
-        unsafe { asm!("", options(nostack, preserves_flags)) };
+    fn settle(self, sum: __m256) -> __m256 {
+        // SAFETY: the token exists only where the instruction set does.
+        unsafe { settle(sum) }
     }
 
     memory_operations! {

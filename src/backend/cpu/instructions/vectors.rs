@@ -51,10 +51,12 @@ pub(crate) trait Vectors: Copy + fmt::Debug + Send + Sync + 'static {
     /// Likewise, but not into the first-level cache.
     fn prefetch_second_level(self, address: *const u8);
 
-    /// Keeps loads that follow from being moved in front of it by the compiler, which for lack of registers would then
-    /// keep a sum in memory.
+    /// `sum`, which the compiler makes before it loads what is loaded behind this: where registers are short, it would
+    /// else load early and keep a sum in memory.
     #[inline(always)]
-    fn order_loads(self) {}
+    fn settle(self, sum: Self::Vector) -> Self::Vector {
+        sum
+    }
 
     /// Rows become columns: element `j` of row `i` of the `LANES` rows of `LANES` elements from `from` on goes to
     /// `to[j * stride + i]`.

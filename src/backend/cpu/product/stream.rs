@@ -279,7 +279,7 @@ impl<V: Vectors, P: Products<V>, A: Ahead<P::Weight, STREAMS>, const STREAMS: us
             for (row, sums) in sums.iter_mut().enumerate() {
                 let operand = p.load(v, operands.add(row * self.stride + at));
                 for (sum, weights) in sums.iter_mut().zip(weights) {
-                    *sum = p.multiply_add(v, weights, operand, *sum);
+                    *sum = v.settle(p.multiply_add(v, weights, operand, *sum));
                 }
             }
         }

@@ -116,12 +116,11 @@ pub(super) unsafe fn accumulate<V: Vectors, const ROWS: usize, const GROUPS: usi
             }
         }
         for (row, sums) in sums.iter_mut().enumerate() {
-            v.order_loads();
             // SAFETY: the caller's promise.
             let value = v.splat(unsafe { *rows.add(row * row_stride + column) });
             for (sums, weights) in sums.iter_mut().zip(weights) {
                 for (sum, weight) in sums.iter_mut().zip(weights) {
-                    *sum = v.mul_add(weight, value, *sum);
+                    *sum = v.settle(v.mul_add(weight, value, *sum));
                 }
             }
         }
