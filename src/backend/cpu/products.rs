@@ -29,6 +29,9 @@ pub(crate) trait Products<V: Vectors>: Copy + fmt::Debug + Send + Sync + 'static
     /// Consecutive operands that one lane multiplies and adds up.
     const GROUP: usize;
 
+    /// Whether weights are operands as they lie.
+    const IN_PLACE: bool = false;
+
     /// Operands in a vector.
     const STEP: usize = V::LANES * Self::GROUP;
 
@@ -101,6 +104,7 @@ impl<V: Vectors, W: Float> Products<V> for Widened<W> {
     type Vector = V::Vector;
     type Tiles = ();
     const GROUP: usize = 1;
+    const IN_PLACE: bool = matches!(W::DTYPE, DType::F32);
 
     #[inline(always)]
     unsafe fn load_weights(self, vectors: V, from: *const W) -> V::Vector {
@@ -161,6 +165,37 @@ pub(crate) fn dispatch<J: ProductJob>(
 /// Whether [`dispatch`] finds [`Products::has_tiles`] for these types.
 pub(crate) fn has_tiles(supported: Supported, activation: DType, weight: DType) -> bool {
     supported.get() == InstructionSet::Amx && (activation, weight) == (DType::BF16, DType::BF16)
+}
+
+/// How weights meet many rows of activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ManyRows {
+    /// In registers that hold tiles.
+    TileRegisters,
+    /// In panels.
+    Panels,
+    /// In bands, widened.
+    Bands,
+    /// In bands, as they lie.
+    BandsInPlace,
+}
+
+impl ManyRows {
+    pub fn of(supported: Supported, activation: DType, weight: DType) -> ManyRows {
+        struct HasFewRegisters;
+        impl VectorJob for HasFewRegisters {
+            type Output = bool;
+            fn run<V: Vectors>(self, _: V) -> bool {
+                V::HAS_FEW_REGISTERS
+            }
+        }
+        match supported.dispatch(HasFewRegisters) {
+            true if weight == DType::F32 => ManyRows::BandsInPlace,
+            true => ManyRows::Bands,
+            false if has_tiles(supported, activation, weight) => ManyRows::TileRegisters,
+            false => ManyRows::Panels,
+        }
+    }
 }
 
 struct WithProducts<J, W>(J, Widened<W>);

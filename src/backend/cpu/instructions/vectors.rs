@@ -17,6 +17,8 @@ pub(crate) trait Vectors: Copy + fmt::Debug + Send + Sync + 'static {
     const LANES: usize;
     /// Sums that a matrix product keeps in registers.
     const ACCUMULATORS: usize;
+    /// Whether there are 16 registers, not 32.
+    const HAS_FEW_REGISTERS: bool = Self::ACCUMULATORS < 24;
     /// Vectors side by side in the widest tile of sums.
     const TILE_VECTORS: usize;
     /// Most rows of activations, 8 at most, that four streams of weights meet at once, and that three do.

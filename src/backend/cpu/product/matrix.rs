@@ -37,6 +37,11 @@ impl<'a, T: Element> Matrix<'a, T> {
         self.columns
     }
 
+    /// Elements between rows.
+    pub fn stride(&self) -> usize {
+        self.stride
+    }
+
     /// Bytes between rows.
     pub fn stride_bytes(&self) -> usize {
         self.stride * size_of::<T>()

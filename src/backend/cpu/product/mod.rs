@@ -1,6 +1,7 @@
 //! Matrix products with weights in the layout of `nn.Linear`, used as they lie.
 
 pub(crate) mod activations;
+mod bands;
 mod matrix;
 mod panel;
 pub(crate) mod stream;

@@ -28,7 +28,7 @@ impl<V: Vectors, P: Products<V>> Panel<V, P> {
         if fitting < 256 { fitting / 32 * 32 } else { 256 }
     };
     /// Columns in a block that is multiplied by vectors.
-    const COLUMNS: usize = Self::DEPTH * P::GROUP;
+    pub const COLUMNS: usize = Self::DEPTH * P::GROUP;
     /// A line more than the columns, so that rows fall on different sets of the cache.
     const PADDING: usize = 64 / size_of::<P::Operand>();
     /// Operands between rows that are multiplied by vectors.
@@ -101,7 +101,7 @@ impl<T: Float> PanelRows<'_, T> {
 
 /// Weights as operands, zeros behind.
 #[inline(always)]
-fn widen_row<V: Vectors, P: Products<V>>(
+pub(super) fn widen_row<V: Vectors, P: Products<V>>(
     (v, p): (V, P),
     weights: &[P::Weight],
     panel: &mut [P::Operand],

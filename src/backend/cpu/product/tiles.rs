@@ -4,11 +4,13 @@
 //! rows for one column lie side by side. Weights need no transposition: a block of them is copied, widened
 //! if need be, to a panel in the second-level cache, from which single operands are broadcast. The
 //! innermost kernel keeps a tile of sums in registers and walks down the columns; blocks of columns are
-//! as deep as the first-level cache can hold packed activations for.
+//! as deep as the first-level cache can hold packed activations for. Where registers are few, [`super::bands`]
+//! do all that.
 #![allow(unsafe_code, reason = "unchecked loads and stores in the innermost loops")]
 
 use std::ops::Range;
 
+use super::bands::Bands;
 use super::panel::{Ahead, Panel, PanelRows};
 use super::{Matrix, TILE_BYTES, TILE_ROWS, TileProduct};
 use crate::backend::cpu::instructions::{Leaf, Vectors};
@@ -33,6 +35,8 @@ pub(crate) struct Packing {
     rows: usize,
     columns: usize,
     lanes: usize,
+    /// Multiples of it are multiplied at once.
+    row_unit: usize,
     group: usize,
     /// Multiples of it are multiplied at once.
     column_unit: usize,
@@ -43,14 +47,17 @@ impl Packing {
     pub fn new<V: Vectors, P: Products<V>>(p: P, rows: usize, columns: usize) -> Packing {
         let column_unit = if p.has_tiles() { TILE_ROWS * P::GROUP } else { P::GROUP };
         let tile_lanes = V::TILE_VECTORS * V::LANES;
-        Packing { rows, columns, lanes: V::LANES, group: P::GROUP, column_unit, tile_lanes }
+        let row_unit = if Bands::<V, P>::ARE_IN_PLACE { tile_lanes } else { V::LANES };
+        let (lanes, group) = (V::LANES, P::GROUP);
+        Packing { rows, columns, lanes, row_unit, group, column_unit, tile_lanes }
     }
 
     /// As on a machine with registers that hold tiles.
     #[cfg(test)]
     pub fn of_tiles(rows: usize, columns: usize) -> Packing {
         let (lanes, group) = (TILE_ROWS, 2);
-        Packing { rows, columns, lanes, group, column_unit: TILE_ROWS * group, tile_lanes: 64 }
+        let column_unit = TILE_ROWS * group;
+        Packing { rows, columns, lanes, row_unit: lanes, group, column_unit, tile_lanes: 64 }
     }
 
     pub fn rows(&self) -> usize {
@@ -61,9 +68,9 @@ impl Packing {
         self.columns
     }
 
-    /// Rows rounded up to whole vectors.
+    /// Rows rounded up to whole vectors at least.
     pub fn padded_rows(&self) -> usize {
-        self.rows.next_multiple_of(self.lanes)
+        self.rows.next_multiple_of(self.row_unit)
     }
 
     /// Columns rounded up; those behind the last hold zeros.
@@ -116,9 +123,12 @@ impl Packing {
         MAX_BLOCK_ROWS * self.sums_stride()
     }
 
-    /// Operands of the two panels of such a block.
+    /// Operands of the two panels of such a block, or of a band.
     pub fn panels<V: Vectors, P: Products<V>>(p: P) -> usize {
-        2 * MAX_BLOCK_ROWS * Panel::<V, P>::stride(p)
+        match V::HAS_FEW_REGISTERS {
+            true => Bands::<V, P>::WIDENED,
+            false => 2 * MAX_BLOCK_ROWS * Panel::<V, P>::stride(p),
+        }
     }
 }
 
@@ -155,11 +165,16 @@ impl<V: Vectors, P: Products<V>> Leaf for Multiply<'_, '_, V, P> {
                 && scratch.sums.len() >= packing.sums()
                 && scratch.panels.len() >= Packing::panels::<V, P>(p)
         );
-        let registers = p.take_tiles();
         if packing.columns == 0 {
             scratch.sums[..all_rows * packing.sums_stride()].fill(0.0);
             return;
         }
+        if V::HAS_FEW_REGISTERS {
+            let (activations, sums) = ((packing, activations), &mut *scratch.sums);
+            let (tokens, widened) = ((v, p), &mut *scratch.panels);
+            return Bands::<V, P> { tokens, rows: panel_rows, activations, sums, widened }.run();
+        }
+        let registers = p.take_tiles();
         let depth = Panel::<V, P>::columns(p);
         let block_columns = |start: usize| start..packing.columns.min(start + depth);
         let half = Packing::panels::<V, P>(p) / 2;
@@ -254,13 +269,11 @@ impl<V: Vectors, P: Products<V>> Block<V, P> {
     unsafe fn run(&self, vectors: usize) {
         // SAFETY: the caller's promise.
         unsafe {
-            match (V::ACCUMULATORS, vectors) {
-                (24, 4) => self.tiles::<4, 6>(),
-                (24, 3) => self.tiles::<3, 8>(),
-                (24, 2) => self.tiles::<2, 12>(),
-                (24, _) => self.tiles::<1, 24>(),
-                (_, 2) => self.tiles::<2, 6>(),
-                _ => self.tiles::<1, 12>(),
+            match vectors {
+                4 => self.tiles::<4, 6>(),
+                3 => self.tiles::<3, 8>(),
+                2 => self.tiles::<2, 12>(),
+                _ => self.tiles::<1, 24>(),
             }
         }
     }

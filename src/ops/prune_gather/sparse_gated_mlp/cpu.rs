@@ -24,10 +24,12 @@ use crate::error::Error;
 use crate::layout::HasLayout as _;
 use crate::operation::Operation as _;
 use crate::ops::silu_mlp::mlp::cpu::layer::{Hidden, Input, Norm, Output};
-use crate::ops::silu_mlp::mlp::cpu::strategy::{MAX_STREAM_ROWS, stream_rows};
+use crate::ops::silu_mlp::mlp::cpu::strategy::stream_rows;
 use crate::ops::silu_mlp::mlp::cpu::stream::Prepare;
 use crate::tensor::{TensorMut, TensorRef};
 
+/// Tokens that are done together: weights that several of them select come from the cache.
+const BATCH_TOKENS: usize = 16;
 /// Most columns of the output that a thread sums at a time from rows of down weights.
 const MAX_COLUMNS: usize = 1024;
 /// Columns are cut at whole cache lines of weights.
@@ -122,9 +124,8 @@ impl ProductJob for SparseJob<'_> {
                 out: FloatRowsMut::new(&mut args.out),
             },
         };
-        // Weights that several tokens select come from the cache within a batch.
-        for first in (0..rows).step_by(MAX_STREAM_ROWS) {
-            block.batch(first..rows.min(first + MAX_STREAM_ROWS), workspace);
+        for first in (0..rows).step_by(BATCH_TOKENS) {
+            block.batch(first..rows.min(first + BATCH_TOKENS), workspace);
         }
     }
 }
@@ -175,7 +176,7 @@ impl<V: Vectors, P: Products<V>> Block<'_, V, P> {
         let survivors = Survivors {
             neurons: arena.take(count * ffn),
             factors: arena.take(count * ffn),
-            counts: [0; MAX_STREAM_ROWS],
+            counts: [0; BATCH_TOKENS],
             ffn,
         };
         let (v, p) = self.tokens;

@@ -8,7 +8,6 @@ use crate::backend::cpu::product::Matrix;
 use crate::backend::cpu::product::activations::row_stride;
 use crate::dtype::Float;
 use crate::ops::silu_mlp::mlp::cpu::layer::Output;
-use crate::ops::silu_mlp::mlp::cpu::strategy::MAX_STREAM_ROWS;
 
 /// The neurons of each token whose `h` is not zero.
 pub(super) struct Survivors<'a> {
@@ -16,7 +15,7 @@ pub(super) struct Survivors<'a> {
     pub neurons: &'a mut [u32],
     /// Their `h`.
     pub factors: &'a mut [f32],
-    pub counts: [usize; MAX_STREAM_ROWS],
+    pub counts: [usize; super::BATCH_TOKENS],
     pub ffn: usize,
 }
 

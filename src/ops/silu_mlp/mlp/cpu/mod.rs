@@ -14,7 +14,7 @@ use super::config::{MlpConfig, MlpTensors};
 use crate::backend::cpu::float_rows::{FloatRows, FloatRowsMut};
 use crate::backend::cpu::instructions::Vectors;
 use crate::backend::cpu::product::Matrix;
-use crate::backend::cpu::products::{self, ProductJob, Products};
+use crate::backend::cpu::products::{self, ManyRows, ProductJob, Products};
 use crate::backend::cpu::{Cpu, Workspace};
 use crate::error::Error;
 use crate::layout::HasLayout;
@@ -33,9 +33,9 @@ pub(crate) fn mlp(
     if rows == 0 {
         return Ok(());
     }
-    let has_tiles = products::has_tiles(cpu.instructions(), op.activation_dtype, op.weight_dtype);
+    let many_rows = ManyRows::of(cpu.instructions(), op.activation_dtype, op.weight_dtype);
     let threads = cpu.threads_for(strategy::products(op, rows));
-    let strategy = Strategy::choose(op, rows, threads, has_tiles);
+    let strategy = Strategy::choose(op, rows, threads, many_rows);
     run(cpu, op, args, workspace, strategy);
     Ok(())
 }

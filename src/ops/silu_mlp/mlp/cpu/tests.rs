@@ -71,7 +71,7 @@ impl Problem {
     fn strategy(&self, cpu: &Cpu, kernel: Kernel) -> Strategy {
         // One row or very many give the kernel, any number of rows can be run by either.
         let rows = if kernel == Kernel::Tiles { 1_000_000 } else { 1 };
-        Strategy { kernel, ..Strategy::choose(&self.op, rows, cpu.threads(), false) }
+        Strategy { kernel, ..Strategy::choose(&self.op, rows, cpu.threads(), ManyRows::Panels) }
     }
 
     fn run(&self, cpu: &Cpu, strategy: Strategy) -> Vec<f64> {
@@ -211,8 +211,8 @@ fn a_batch_invariant_row_does_not_depend_on_its_batch() {
             let mut problem = Problem::new([64, 150, 90], dtypes);
             problem.op.batch_invariant = true;
             let hidden = problem.op.hidden;
-            let has_tiles = products::has_tiles(cpu.instructions(), dtypes.0, dtypes.1);
-            let choose = |rows| Strategy::choose(&problem.op, rows, cpu.threads(), has_tiles);
+            let many_rows = ManyRows::of(cpu.instructions(), dtypes.0, dtypes.1);
+            let choose = |rows| Strategy::choose(&problem.op, rows, cpu.threads(), many_rows);
             let all = problem.run(&cpu, choose(64));
             for rows in [1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 31, 63] {
                 let mut fewer = Problem::new([64, 150, 90], dtypes);
