@@ -6,6 +6,8 @@
 //! 32 rows 0.76 and 0.87, 512 rows 0.97 and 1.00.)
 #![allow(unsafe_code, reason = "unchecked loads and stores in the innermost loops")]
 
+use std::ops::Range;
+
 use super::Matrix;
 use super::panel::{Panel, PanelRows, widen_row};
 use super::tiles::Packing;
@@ -40,10 +42,6 @@ struct Band<'a, T> {
 impl<'a, V: Vectors, P: Products<V>> Bands<'a, V, P> {
     /// Columns of a band.
     const COLUMNS: usize = Panel::<V, P>::COLUMNS;
-
-    /// Whether weights are multiplied as they lie. Rows are often a power of two apart, so that a column of twelve would not
-    /// stay in the first-level cache: activations are padded to tiles of six.
-    pub const ARE_IN_PLACE: bool = V::HAS_FEW_REGISTERS && P::IN_PLACE;
 
     /// Operands that a band is widened to.
     pub const WIDENED: usize = if P::IN_PLACE { 0 } else { BAND_ROWS * Panel::<V, P>::STRIDE };
@@ -144,8 +142,10 @@ impl<V: Vectors, P: Products<V>> Tiles<V, P> {
         // SAFETY: the caller's promise.
         unsafe {
             match vectors {
-                2 => self.each::<2, 6>(),
-                _ => self.each::<1, 12>(),
+                2 => self.each::<2, 6, 1>(),
+                // Rows are often a power of two apart: a column of twelve would not stay in the first-level cache.
+                _ if P::IN_PLACE => self.each::<1, 6, 2>(),
+                _ => self.each::<1, 12, 1>(),
             }
         }
     }
@@ -153,34 +153,38 @@ impl<V: Vectors, P: Products<V>> Tiles<V, P> {
     /// # Safety
     /// As [`Tiles::tile`], for all `rows`.
     #[inline(always)]
-    unsafe fn each<const VECTORS: usize, const ROWS: usize>(&self) {
+    unsafe fn each<const VECTORS: usize, const ROWS: usize, const PHASES: usize>(&self) {
         const { assert!(BAND_ROWS.is_multiple_of(ROWS)) };
         let whole = self.rows / ROWS * ROWS;
         // SAFETY: the caller's promise.
         unsafe {
             for row in (0..whole).step_by(ROWS) {
-                self.tile::<VECTORS, ROWS>(row);
+                self.tile::<VECTORS, ROWS, PHASES>(row);
             }
             for row in whole..self.rows {
-                self.tile::<VECTORS, 1>(row);
+                self.tile::<VECTORS, 1, PHASES>(row);
             }
         }
     }
 
-    /// Sums of `ROWS` weight rows from `row` on with `VECTORS` vectors of activations.
+    /// Sums of `ROWS` weight rows from `row` on with `VECTORS` vectors of activations. `PHASES` groups of columns take turns
+    /// at sums of their own, which are added up behind the last.
     ///
     /// # Safety
     /// There are these rows, of `depth` groups; the activations hold `depth` groups of `VECTORS` vectors, the sums these
     /// rows of `VECTORS` vectors each.
     #[inline(always)]
-    unsafe fn tile<const VECTORS: usize, const ROWS: usize>(&self, row: usize) {
+    unsafe fn tile<const VECTORS: usize, const ROWS: usize, const PHASES: usize>(
+        &self,
+        row: usize,
+    ) {
         let v = self.tokens.0;
-        let mut sums = [[v.splat(0.0); VECTORS]; ROWS];
+        let mut sums = [[[v.splat(0.0); VECTORS]; ROWS]; PHASES];
         // SAFETY: the caller's promise.
         unsafe {
             let target = self.sums.add(row * self.sums_stride);
             if self.accumulate {
-                for (row, sums) in sums.iter_mut().enumerate() {
+                for (row, sums) in sums[0].iter_mut().enumerate() {
                     for (vector, sum) in sums.iter_mut().enumerate() {
                         *sum = v.load_f32(target.add(row * self.sums_stride + vector * V::LANES));
                     }
@@ -189,24 +193,41 @@ impl<V: Vectors, P: Products<V>> Tiles<V, P> {
             let weights = self.weights.add(row * self.weights_stride);
             let line = LINE / size_of::<P::Weight>() / P::GROUP;
             for first in (0..self.depth).step_by(line) {
-                if let Some((next, stride)) = self.next {
-                    for index in 0..ROWS {
-                        let at = (row + index) * stride + first * P::GROUP;
-                        let address = next.wrapping_add(at).cast();
-                        match P::IN_PLACE {
-                            true => v.prefetch_second_level(address),
-                            false => v.prefetch(address),
-                        }
+                self.ask_for_next(row..row + ROWS, first * P::GROUP);
+                let end = self.depth.min(first + line);
+                let whole = first + (end - first) / PHASES * PHASES;
+                for step in (first..whole).step_by(PHASES) {
+                    for (phase, sums) in sums.iter_mut().enumerate() {
+                        let step = step + phase;
+                        self.step(weights.add(step * P::GROUP), step, sums);
                     }
                 }
-                for step in first..self.depth.min(first + line) {
-                    self.step(weights.add(step * P::GROUP), step, &mut sums);
+                for step in whole..end {
+                    self.step(weights.add(step * P::GROUP), step, &mut sums[0]);
                 }
             }
-            for (row, sums) in sums.into_iter().enumerate() {
-                for (vector, sum) in sums.into_iter().enumerate() {
+            for row in 0..ROWS {
+                for vector in 0..VECTORS {
+                    let mut sum = sums[0][row][vector];
+                    for phase in &sums[1..] {
+                        sum = v.add(sum, phase[row][vector]);
+                    }
                     v.store_f32(sum, target.add(row * self.sums_stride + vector * V::LANES));
                 }
+            }
+        }
+    }
+
+    /// Asks for a line of some rows of the next band, from a column of it on.
+    #[inline(always)]
+    fn ask_for_next(&self, rows: Range<usize>, column: usize) {
+        let (v, Some((next, stride))) = (self.tokens.0, self.next) else { return };
+        for row in rows {
+            let address = next.wrapping_add(row * stride + column).cast();
+            // What is widened is wanted at once by few instructions, which would all wait for the second level.
+            match P::IN_PLACE {
+                true => v.prefetch_second_level(address),
+                false => v.prefetch(address),
             }
         }
     }

@@ -35,8 +35,6 @@ pub(crate) struct Packing {
     rows: usize,
     columns: usize,
     lanes: usize,
-    /// Multiples of it are multiplied at once.
-    row_unit: usize,
     group: usize,
     /// Multiples of it are multiplied at once.
     column_unit: usize,
@@ -47,17 +45,14 @@ impl Packing {
     pub fn new<V: Vectors, P: Products<V>>(p: P, rows: usize, columns: usize) -> Packing {
         let column_unit = if p.has_tiles() { TILE_ROWS * P::GROUP } else { P::GROUP };
         let tile_lanes = V::TILE_VECTORS * V::LANES;
-        let row_unit = if Bands::<V, P>::ARE_IN_PLACE { tile_lanes } else { V::LANES };
-        let (lanes, group) = (V::LANES, P::GROUP);
-        Packing { rows, columns, lanes, row_unit, group, column_unit, tile_lanes }
+        Packing { rows, columns, lanes: V::LANES, group: P::GROUP, column_unit, tile_lanes }
     }
 
     /// As on a machine with registers that hold tiles.
     #[cfg(test)]
     pub fn of_tiles(rows: usize, columns: usize) -> Packing {
         let (lanes, group) = (TILE_ROWS, 2);
-        let column_unit = TILE_ROWS * group;
-        Packing { rows, columns, lanes, row_unit: lanes, group, column_unit, tile_lanes: 64 }
+        Packing { rows, columns, lanes, group, column_unit: TILE_ROWS * group, tile_lanes: 64 }
     }
 
     pub fn rows(&self) -> usize {
@@ -68,9 +63,9 @@ impl Packing {
         self.columns
     }
 
-    /// Rows rounded up to whole vectors at least.
+    /// Rows rounded up to whole vectors.
     pub fn padded_rows(&self) -> usize {
-        self.rows.next_multiple_of(self.row_unit)
+        self.rows.next_multiple_of(self.lanes)
     }
 
     /// Columns rounded up; those behind the last hold zeros.

@@ -115,7 +115,7 @@ impl<V: Vectors, P: Products<V>> Leaf for Pack<'_, V, P> {
         let Pack { tokens: (v, _), layer, start, lane, packing, n } = self;
         let zero: P::Operand = bytemuck::Zeroable::zeroed();
         let columns = packing.columns();
-        let count = V::LANES.min(packing.rows().saturating_sub(lane));
+        let count = V::LANES.min(packing.rows() - lane);
         let mut scales = [Scale::ONE; MAX_LANES];
         for (index, scale) in scales[..count].iter_mut().enumerate() {
             *scale = layer.input.scale(v, start + lane + index);
