@@ -3,7 +3,7 @@
 use naga::back::{hlsl, msl, pipeline_constants::process_overrides, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 
-use crate::splice::{Module, Problem};
+use crate::splice::{Module, Problem, Requirements};
 
 /// The parsed module, if every target takes it.
 pub fn check(module: &Module) -> Result<naga::Module, Problem> {
@@ -14,7 +14,9 @@ pub fn check(module: &Module) -> Result<naga::Module, Problem> {
     })?;
     // unpack2x16float: in every WebGPU implementation, missing from some OpenGL ones.
     let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-    capabilities.set(Capabilities::SUBGROUP, module.subgroups);
+    capabilities.set(Capabilities::SUBGROUP, module.requires.subgroups);
+    let matrices = Capabilities::COOPERATIVE_MATRIX | Capabilities::SHADER_FLOAT16;
+    capabilities.set(matrices, module.requires.cooperative_matrices);
     let info = Validator::new(ValidationFlags::all(), capabilities).validate(&parsed).map_err(
         |error| {
             let spans: Vec<_> = error.spans().filter_map(|(span, _)| span.to_range()).collect();
@@ -44,8 +46,12 @@ fn translate(
         .map_err(|error| refused("a pipeline", &error))?;
 
     let options = spv::Options {
-        // Subgroup operations came with SPIR-V 1.3.
-        lang_version: if source.subgroups { (1, 3) } else { (1, 0) },
+        // Subgroup operations came with SPIR-V 1.3, cooperative matrices with 1.6.
+        lang_version: match source.requires {
+            Requirements { cooperative_matrices: true, .. } => (1, 6),
+            Requirements { subgroups: true, .. } => (1, 3),
+            _ => (1, 0),
+        },
         ..Default::default()
     };
     let pipeline = spv::PipelineOptions { shader_stage: stage, entry_point: entry.to_owned() };
@@ -60,8 +66,12 @@ fn translate(
         entry.as_ref().map_err(|error| refused("MSL", error))?;
     }
 
+    // naga has no words for matrices there.
+    if source.requires.cooperative_matrices {
+        return Ok(());
+    }
     let options = hlsl::Options {
-        shader_model: if source.subgroups {
+        shader_model: if source.requires.subgroups {
             hlsl::ShaderModel::V6_0
         } else {
             hlsl::ShaderModel::V5_1

@@ -1,11 +1,12 @@
 //! Generates the Rust side of the shaders: `OUT_DIR/shaders.rs` and a file of WGSL for each module.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use crate::check::check;
 use crate::reflect::{Interface, interface};
-use crate::splice::{self, Kernel, Problem};
+use crate::splice::{self, Kernel, Problem, Requirements};
 
 pub fn generate() -> Result<(), Problem> {
     println!("cargo::rerun-if-changed=build");
@@ -13,8 +14,15 @@ pub fn generate() -> Result<(), Problem> {
     let out = PathBuf::from(variable("OUT_DIR"));
     let mut code = String::new();
     let mut names = Vec::new();
-    for kernel in splice::kernels(&root)? {
-        module(&kernel, &out, &mut code, &mut names)?;
+    let kernels = splice::kernels(&root)?;
+    let mut interfaces = BTreeMap::new();
+    for kernel in &kernels {
+        if let Some(interface) = module(kernel, &out, &mut code, &mut names)? {
+            interfaces.insert(kernel.name.as_str(), interface);
+        }
+    }
+    for kernel in &kernels {
+        borrowed(kernel, &interfaces)?;
     }
     let names = names.join(", ");
     let _ = writeln!(code, "/// Every variant of every kernel.\n#[rustfmt::skip]");
@@ -28,7 +36,7 @@ fn module(
     out: &Path,
     code: &mut String,
     names: &mut Vec<String>,
-) -> Result<(), Problem> {
+) -> Result<Option<Interface>, Problem> {
     let mut statics = String::new();
     let mut first: Option<Interface> = None;
     for variant in &kernel.variants {
@@ -40,7 +48,7 @@ fn module(
             choices => choices.join("_").to_uppercase(),
         };
         write(&out.join(format!("{full}.wgsl")), &variant.text);
-        shader(&mut statics, &full, &constant, variant.subgroups, &interface);
+        shader(&mut statics, &full, &constant, variant.requires, &interface);
         names.push(format!("&{}::{constant}", kernel.name));
         match &first {
             None => first = Some(interface),
@@ -49,18 +57,41 @@ fn module(
             })?,
         }
     }
-    if let Some(interface) = first {
+    if let Some(interface) = &first {
         let _ = writeln!(code, "/// `kernels/{}`", kernel.file);
         let _ = writeln!(code, "#[rustfmt::skip]\npub(crate) mod {} {{", kernel.name);
         let _ = writeln!(code, "use super::{{Access, BindingInfo, Shader}};");
-        structs(code, &interface);
+        if kernel.variants.iter().all(|variant| variant.interface.is_none()) {
+            parameters(code, interface);
+            bindings(code, interface);
+        }
+        constants(code, interface);
         let _ = writeln!(code, "{statics}}}");
+    }
+    Ok(first)
+}
+
+/// That a kernel has the bindings and parameters that it says it has.
+fn borrowed(kernel: &Kernel, interfaces: &BTreeMap<&str, Interface>) -> Result<(), Problem> {
+    for variant in &kernel.variants {
+        let Some(lender) = &variant.interface else { continue };
+        let Some(theirs) = interfaces.get(lender.as_str()) else {
+            return Err(variant.problem(0, format!("no kernel {lender}, whose interface this has")));
+        };
+        same_launch(&interfaces[kernel.name.as_str()], theirs).map_err(|what| {
+            variant.problem(0, format!("{} has other {what} than {lender}", kernel.name))
+        })?;
     }
     Ok(())
 }
 
 /// Variants share one host side: only workgroup memory and how a binding is used may differ.
 fn same(a: &Interface, b: &Interface) -> Result<(), &'static str> {
+    same_launch(a, b)?;
+    if a.constants == b.constants { Ok(()) } else { Err("overrides") }
+}
+
+fn same_launch(a: &Interface, b: &Interface) -> Result<(), &'static str> {
     let names = |interface: &Interface| {
         let bindings = interface.bindings.iter();
         bindings.map(|binding| (binding.index, binding.name.clone())).collect::<Vec<_>>()
@@ -69,14 +100,12 @@ fn same(a: &Interface, b: &Interface) -> Result<(), &'static str> {
         Err("bindings")
     } else if a.parameters != b.parameters {
         Err("parameters")
-    } else if a.constants != b.constants {
-        Err("overrides")
     } else {
         Ok(())
     }
 }
 
-fn structs(code: &mut String, interface: &Interface) {
+fn parameters(code: &mut String, interface: &Interface) {
     let _ = writeln!(
         code,
         "/// The uniform struct of the shader, field by field.\n\
@@ -87,9 +116,13 @@ fn structs(code: &mut String, interface: &Interface) {
     for field in &interface.parameters {
         let _ = writeln!(code, "    pub {}: {},", field.name, field.kind);
     }
+    let _ = writeln!(code, "}}");
+}
+
+fn constants(code: &mut String, interface: &Interface) {
     let _ = writeln!(
         code,
-        "}}\n/// The shader's overrides.\n#[derive(Clone, Copy, Debug)]\npub(crate) struct Constants {{"
+        "/// The shader's overrides.\n#[derive(Clone, Copy, Debug)]\npub(crate) struct Constants {{"
     );
     for constant in &interface.constants {
         let _ = writeln!(code, "    pub {}: {},", constant.name.to_lowercase(), constant.kind);
@@ -114,9 +147,13 @@ fn structs(code: &mut String, interface: &Interface) {
         };
         let _ = writeln!(code, "(\"{name}\", {value}),");
     }
+    let _ = writeln!(code, "]\n    }}\n}}");
+}
+
+fn bindings(code: &mut String, interface: &Interface) {
     let _ = writeln!(
         code,
-        "]\n    }}\n}}\n/// What the shader binds, besides its parameters.\npub(crate) struct Bindings<T> {{"
+        "/// What the shader binds, besides its parameters.\npub(crate) struct Bindings<T> {{"
     );
     let storage = || interface.bindings.iter().filter(|binding| binding.access != "Uniform");
     for binding in storage() {
@@ -135,7 +172,14 @@ fn structs(code: &mut String, interface: &Interface) {
     let _ = writeln!(code, "]\n    }}\n}}");
 }
 
-fn shader(code: &mut String, full: &str, name: &str, subgroups: bool, interface: &Interface) {
+fn shader(
+    code: &mut String,
+    full: &str,
+    name: &str,
+    requires: Requirements,
+    interface: &Interface,
+) {
+    let Requirements { subgroups, cooperative_matrices } = requires;
     let _ = writeln!(
         code,
         "/// `{full}`\n\
@@ -144,6 +188,7 @@ fn shader(code: &mut String, full: &str, name: &str, subgroups: bool, interface:
          entry_point: \"{}\",\n    \
          source: include_str!(concat!(env!(\"OUT_DIR\"), \"/{full}.wgsl\")),\n    \
          subgroups: {subgroups},\n    \
+         cooperative_matrices: {cooperative_matrices},\n    \
          bindings: &[",
         interface.entry_point,
     );

@@ -5,6 +5,8 @@
 //! | `#variant axis = a b` | the module exists once for each choice; `$axis` stands for it |
 //! | `#import path key=value ...` | the fragment's text, with `$key` replaced |
 //! | `#requires subgroups` | the module needs the feature |
+//! | `#requires cooperative_matrices` | the module needs the features, subgroups and f16 among them |
+//! | `#interface kernel` | bindings and parameters are those of that kernel, whose host side serves both |
 //!
 //! Paths are relative to `kernels/`.
 
@@ -44,7 +46,17 @@ pub struct Module {
     pub choices: Vec<String>,
     pub text: String,
     pub places: Vec<Place>,
+    pub requires: Requirements,
+    /// The kernel whose bindings and parameters these are.
+    pub interface: Option<String>,
+}
+
+/// What a module needs of a device.
+#[derive(Clone, Copy, Default)]
+pub struct Requirements {
     pub subgroups: bool,
+    /// With f16 and subgroups, which they cannot do without.
+    pub cooperative_matrices: bool,
 }
 
 impl Module {
@@ -127,7 +139,8 @@ fn kernel(root: &Path, file: String, source: &str) -> Result<Kernel, Problem> {
             choices: made.iter().map(|(_, value)| value.clone()).collect(),
             text: String::new(),
             places: Vec::new(),
-            subgroups: false,
+            requires: Requirements::default(),
+            interface: None,
         };
         let from = Place { file: file.clone(), line: 0 };
         append(root, &file, &from, &made, &mut module, 0)?;
@@ -155,7 +168,11 @@ fn append(
             continue;
         }
         if text == "#requires subgroups" {
-            module.subgroups = true;
+            module.requires.subgroups = true;
+        } else if text == "#requires cooperative_matrices" {
+            module.requires = Requirements { subgroups: true, cooperative_matrices: true };
+        } else if let Some(kernel) = text.strip_prefix("#interface ") {
+            module.interface = Some(kernel.trim().to_owned());
         } else if let Some(import) = text.strip_prefix("#import ") {
             let mut words = import.split_whitespace();
             let fragment = words.next().unwrap_or_default();

@@ -1,4 +1,5 @@
-//! Writes every shader to a folder, as a browser takes it: one `.wgsl` file for each variant of each kernel.
+//! Writes every shader to a folder, as a browser takes it: one `.wgsl` file for each variant of each kernel, but for those by
+//! cooperative matrices, which no browser has.
 //!
 //! `cargo run --features wgpu --example export_shaders -- FOLDER`
 
@@ -27,7 +28,7 @@ fn main() -> ExitCode {
 fn export(folder: &std::path::Path) -> std::io::Result<usize> {
     std::fs::create_dir_all(folder)?;
     let mut count = 0;
-    for shader in shader_sources() {
+    for shader in shader_sources().filter(|shader| !shader.cooperative_matrices) {
         let enable = if shader.subgroups { "enable subgroups;\n" } else { "" };
         let path = folder.join(format!("{}.wgsl", shader.name));
         std::fs::write(path, format!("{enable}{}", shader.source))?;

@@ -29,6 +29,8 @@ pub(crate) struct Shader {
     pub source: &'static str,
     /// Whether the device must have [`wgpu::Features::SUBGROUP`].
     pub subgroups: bool,
+    /// Whether it must have [`wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX`] and [`wgpu::Features::SHADER_F16`].
+    pub cooperative_matrices: bool,
     /// By index.
     pub bindings: &'static [BindingInfo],
     /// Workgroup memory for these override constants; wgpu does not check it against the limit.
@@ -54,6 +56,8 @@ pub struct ShaderSource {
     pub source: &'static str,
     /// Whether it needs subgroups.
     pub subgroups: bool,
+    /// Whether it needs cooperative matrices, in words that wgpu alone understands: such a shader is of no use anywhere else.
+    pub cooperative_matrices: bool,
 }
 
 /// Every shader of the crate.
@@ -62,6 +66,7 @@ pub fn shader_sources() -> impl Iterator<Item = ShaderSource> {
         name: shader.name,
         source: shader.source,
         subgroups: shader.subgroups,
+        cooperative_matrices: shader.cooperative_matrices,
     })
 }
 
@@ -116,9 +121,12 @@ mod tests {
     }
 
     #[test]
-    fn shaders_say_whether_they_need_subgroups() {
+    fn shaders_say_what_they_need() {
         for source in shader_sources() {
-            assert_eq!(source.subgroups, source.source.contains("subgroupAdd"), "{}", source.name);
+            let needs = ["subgroupAdd", "subgroup_id"].iter().any(|word| source.source.contains(word));
+            assert_eq!(source.subgroups, needs, "{}", source.name);
+            let needs = source.source.contains("coopMultiplyAdd");
+            assert_eq!(source.cooperative_matrices, needs, "{}", source.name);
         }
     }
 }
