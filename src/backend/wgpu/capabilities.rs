@@ -1,5 +1,6 @@
 //! What a device can do, as far as the choice of kernels depends on it.
 
+use super::matrices::CooperativeMatrices;
 use crate::error::{Backend, Error};
 
 /// Limits and features of a device that decide which kernel runs and how a launch is cut.
@@ -8,6 +9,12 @@ use crate::error::{Backend, Error};
 pub struct WgpuCapabilities {
     /// Whether subgroup operations are enabled on the device.
     pub subgroups: bool,
+    /// The cooperative matrices that kernels may use: none unless asked for, by [`Wgpu::with_matrices`] or
+    /// [`Wgpu::open_with_matrices`].
+    ///
+    /// [`Wgpu::with_matrices`]: super::Wgpu::with_matrices
+    /// [`Wgpu::open_with_matrices`]: super::Wgpu::open_with_matrices
+    pub matrices: Option<CooperativeMatrices>,
     /// Whether the device is the CPU in disguise, and treated as such.
     pub cpu: bool,
     /// Workgroup memory, in bytes.
@@ -54,6 +61,7 @@ impl WgpuCapabilities {
         }
         Ok(WgpuCapabilities {
             subgroups: device.features().contains(wgpu::Features::SUBGROUP),
+            matrices: None,
             cpu: Self::is_software(device),
             workgroup_bytes: limits.max_compute_workgroup_storage_size,
             invocations: limits

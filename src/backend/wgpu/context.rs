@@ -1,8 +1,10 @@
 //! The context: a device with its capabilities and pipelines.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::capabilities::WgpuCapabilities;
+use super::matrices::CooperativeMatrices;
 use super::pipeline::{Constants, Pipeline, Pipelines};
 use super::scope::{device_error, scoped};
 use super::shader::Shader;
@@ -50,6 +52,9 @@ pub enum MlpKernel {
     Gemv,
     /// Tiles in workgroup memory; for prompts.
     Tile,
+    /// Tiles by cooperative matrices, instead of [`MlpKernel::Tile`] where activations and weights are f16 and
+    /// [`WgpuCapabilities::matrices`] says that there are some.
+    Matrices,
 }
 
 /// How the invocations of a workgroup add up their sums.
@@ -103,17 +108,44 @@ impl Wgpu {
     /// [`Error::Unavailable`] if there is no adapter or it is of no use, [`Error::Device`] if it cannot be
     /// opened.
     pub fn open() -> Result<Wgpu, Error> {
+        open_on(&adapter()?, wgpu::Features::empty(), wgpu::ExperimentalFeatures::disabled())
+    }
+
+    /// As [`Wgpu::open`], with the adapter's cooperative matrices, by which products of many rows of f16 are then made.
+    ///
+    /// They are an experiment of wgpu's, which warns of undefined behaviour in it: hence apart. `info`, `verify` and every
+    /// other way to open a device leave them alone.
+    ///
+    /// # Errors
+    /// Those of [`Wgpu::open`], and [`Error::Unavailable`] if the adapter has no matrices that there are kernels for.
+    #[allow(unsafe_code, reason = "wgpu's word for experiments is a promise")]
+    pub fn open_with_matrices() -> Result<Wgpu, Error> {
         let adapter = adapter()?;
-        let wanted = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY;
-        let descriptor = wgpu::DeviceDescriptor {
-            label: Some("siluette"),
-            required_features: adapter.features() & wanted,
-            required_limits: adapter.limits(),
-            ..Default::default()
-        };
-        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
-            .map_err(|error| device_error("opening the device", error))?;
-        Wgpu::new(&device, &queue)
+        CooperativeMatrices::required(&adapter)?;
+        // SAFETY: the promise is to expect errors in wgpu's cooperative matrices, and to report them. The caller asks for
+        // these by name, and the shaders are the crate's own: all reads and writes of matrices lie in workgroup memory, at
+        // places that depend on the shader's constants alone, in uniform control flow.
+        let experiments = unsafe { wgpu::ExperimentalFeatures::enabled() };
+        open_on(&adapter, CooperativeMatrices::FEATURES, experiments)?.with_matrices(&adapter)
+    }
+
+    /// Lets products of many rows of f16 be made by cooperative matrices, on a device that was requested from `adapter`
+    /// with [`CooperativeMatrices::FEATURES`].
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if the adapter has no matrices that there are kernels for, or the device lacks a feature.
+    pub fn with_matrices(mut self, adapter: &wgpu::Adapter) -> Result<Wgpu, Error> {
+        let matrices = CooperativeMatrices::required(adapter)?;
+        let missing = CooperativeMatrices::FEATURES - self.device.features();
+        if !missing.is_empty() {
+            return Err(Error::Unavailable {
+                backend: Backend::Wgpu,
+                reason: format!("the device was requested without {missing}"),
+                remedy: "request it with CooperativeMatrices::FEATURES".into(),
+            });
+        }
+        self.capabilities.matrices = Some(matrices);
+        Ok(self)
     }
 
     /// Chooses kernels in another way.
@@ -168,6 +200,11 @@ impl Wgpu {
         self.pipelines.len()
     }
 
+    /// The kernels, with their variants, that pipelines have been compiled of so far: `gate_up_tile.vector`.
+    pub fn compiled_kernels(&self) -> BTreeSet<&'static str> {
+        self.pipelines.shaders()
+    }
+
     pub(super) fn pipeline(
         &self,
         op: &'static str,
@@ -189,6 +226,25 @@ impl Wgpu {
     pub(super) fn absent(&self, writable: bool) -> &wgpu::Buffer {
         &self.absent[usize::from(writable)]
     }
+}
+
+/// A device of this adapter, with all its limits and with more features than those that every context takes where it can.
+fn open_on(
+    adapter: &wgpu::Adapter,
+    features: wgpu::Features,
+    experimental_features: wgpu::ExperimentalFeatures,
+) -> Result<Wgpu, Error> {
+    let wanted = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY;
+    let descriptor = wgpu::DeviceDescriptor {
+        label: Some("siluette"),
+        required_features: features | (adapter.features() & wanted),
+        required_limits: adapter.limits(),
+        experimental_features,
+        ..Default::default()
+    };
+    let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
+        .map_err(|error| device_error("opening the device", error))?;
+    Wgpu::new(&device, &queue)
 }
 
 fn adapter() -> Result<wgpu::Adapter, Error> {

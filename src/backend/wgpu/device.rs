@@ -49,8 +49,12 @@ impl WgpuDevice {
     /// As [`crate::Device::details`].
     pub fn details(&self) -> Vec<(&'static str, String)> {
         let capabilities = self.wgpu.capabilities();
+        let matrices = capabilities.matrices.map_or("not used".to_owned(), |matrices| {
+            format!("{0} by {0} for subgroups of {1}", matrices.size, matrices.subgroup)
+        });
         vec![
             ("subgroups", capabilities.subgroups.to_string()),
+            ("cooperative_matrices", matrices),
             ("software", capabilities.cpu.to_string()),
             ("workgroup_memory_bytes", capabilities.workgroup_bytes.to_string()),
             ("invocations_per_workgroup", capabilities.invocations.to_string()),

@@ -1,6 +1,6 @@
 //! Compute pipelines, compiled once for each shader and set of constants.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::capabilities::WgpuCapabilities;
@@ -34,6 +34,12 @@ impl Pipelines {
     /// Pipelines compiled so far.
     pub fn len(&self) -> usize {
         self.compiled.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// The shaders that they are of, each once, by name.
+    pub fn shaders(&self) -> BTreeSet<&'static str> {
+        let compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        compiled.keys().map(|key| key.shader).collect()
     }
 
     /// Compiles a pipeline, unless it is there.
@@ -77,6 +83,10 @@ fn check_limits(
     if shader.subgroups && !capabilities.subgroups {
         let reason = format!("{} needs subgroup operations", shader.name);
         return unsupported(reason, "request the device with Features::SUBGROUP");
+    }
+    if shader.cooperative_matrices && capabilities.matrices.is_none() {
+        let reason = format!("{} needs cooperative matrices", shader.name);
+        return unsupported(reason, "open the device by Wgpu::open_with_matrices");
     }
     let bytes = (shader.workgroup_bytes)(constants);
     if bytes > u64::from(capabilities.workgroup_bytes) {

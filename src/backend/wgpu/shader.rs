@@ -123,7 +123,8 @@ mod tests {
     #[test]
     fn shaders_say_what_they_need() {
         for source in shader_sources() {
-            let needs = ["subgroupAdd", "subgroup_id"].iter().any(|word| source.source.contains(word));
+            let needs =
+                ["subgroupAdd", "subgroup_id"].iter().any(|word| source.source.contains(word));
             assert_eq!(source.subgroups, needs, "{}", source.name);
             let needs = source.source.contains("coopMultiplyAdd");
             assert_eq!(source.cooperative_matrices, needs, "{}", source.name);

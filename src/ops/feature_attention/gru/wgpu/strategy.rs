@@ -144,6 +144,7 @@ mod tests {
     fn capabilities(invocations: u32) -> WgpuCapabilities {
         WgpuCapabilities {
             subgroups: false,
+            matrices: None,
             cpu: false,
             workgroup_bytes: 16 << 10,
             invocations,

@@ -1,8 +1,8 @@
 //! The second product: the output.
 
-use super::strategy::{Strategy, Tile};
-use super::{Batch, Launch, rows, whole};
-use crate::backend::wgpu::registry::{down_gemv, down_tile};
+use super::strategy::{MatrixTile, Strategy, Tile};
+use super::{Batch, Launch, Tiled, matrices_variant, rows, whole};
+use crate::backend::wgpu::registry::{down_gemv, down_matrices, down_tile};
 use crate::backend::wgpu::{Bound, PlanBuilder, Shader, dtype_code};
 use crate::dtype::DType;
 use crate::error::Error;
@@ -12,6 +12,12 @@ use crate::ops::silu_mlp::mlp::config::First;
 const DOWN_GEMV: [[&Shader; 2]; 2] = [
     [&down_gemv::SUBGROUP_VECTOR, &down_gemv::SUBGROUP_SCALAR],
     [&down_gemv::WORKGROUP_VECTOR, &down_gemv::WORKGROUP_SCALAR],
+];
+
+const DOWN_MATRICES: [[&Shader; 2]; 3] = [
+    [&down_matrices::VECTOR_8_8, &down_matrices::SCALAR_8_8],
+    [&down_matrices::VECTOR_8_32, &down_matrices::SCALAR_8_32],
+    [&down_matrices::VECTOR_16_32, &down_matrices::SCALAR_16_32],
 ];
 
 /// Some rows of the down projection, bound.
@@ -61,7 +67,7 @@ impl<'a> Launch<'a> {
                 Strategy::Gemv { tokens, down_threads, .. } => {
                     self.down_gemv(builder, batch, part, [tokens, down_threads])?;
                 }
-                Strategy::Tile(tile) => self.down_tile(builder, batch, part, tile)?,
+                _ => self.down_many(builder, batch, part)?,
             }
         }
         Ok(())
@@ -132,23 +138,35 @@ impl<'a> Launch<'a> {
         builder.dispatch(shader, constants.values(), &parameters, bindings.into_array(), workgroups)
     }
 
-    fn down_tile(
+    /// The kernel for many tokens.
+    fn down_tiled(&self, input: u32, vector: bool) -> Option<Tiled> {
+        match self.strategy {
+            Strategy::Gemv { .. } => None,
+            Strategy::Tile(Tile { threads_m, threads_n, depth }) => {
+                let weight = self.weight;
+                let constants = down_tile::Constants { threads_m, threads_n, depth, input, weight };
+                let shader = if vector { &down_tile::VECTOR } else { &down_tile::SCALAR };
+                let [tokens, rows] = [4 * threads_m, 4 * threads_n];
+                Some(Tiled { tokens, rows, constants: constants.values(), shader })
+            }
+            Strategy::Matrices(tile) => {
+                let MatrixTile { matrices, subgroups_m, subgroups_n, depth } = tile;
+                let constants = down_matrices::Constants { subgroups_m, subgroups_n, depth, input };
+                let shader = matrices_variant(DOWN_MATRICES, matrices, vector);
+                let [tokens, rows] = tile.extents();
+                Some(Tiled { tokens, rows, constants: constants.values(), shader })
+            }
+        }
+    }
+
+    fn down_many(
         &self,
         builder: &mut PlanBuilder<'a>,
         batch: &Batch<'a>,
         part: Part<'a>,
-        tile: Tile,
     ) -> Result<(), Error> {
-        let token_tiles = (batch.count as u32).div_ceil(4 * tile.threads_m);
-        let workgroups = u64::from(token_tiles)
-            * (part.count as u64).div_ceil(4 * u64::from(tile.threads_n)).max(1);
-        let constants = down_tile::Constants {
-            threads_m: tile.threads_m,
-            threads_n: tile.threads_n,
-            depth: tile.depth,
-            input: self.input(batch),
-            weight: self.weight,
-        };
+        let Some(kernel) = self.down_tiled(self.input(batch), part.vector) else { return Ok(()) };
+        let (token_tiles, workgroups) = kernel.launch(batch.count, part.count);
         let parameters = down_tile::Parameters {
             depth: self.op.depth() as u32,
             rows: part.count as u32,
@@ -185,7 +203,7 @@ impl<'a> Launch<'a> {
             out_mask: part.out_mask,
             out: part.out,
         };
-        let shader = if part.vector { &down_tile::VECTOR } else { &down_tile::SCALAR };
-        builder.dispatch(shader, constants.values(), &parameters, bindings.into_array(), workgroups)
+        let bindings = bindings.into_array();
+        builder.dispatch(kernel.shader, kernel.constants, &parameters, bindings, workgroups)
     }
 }

@@ -1,8 +1,8 @@
 //! Before the second product: `n` of a batch where no other kernel makes it, and `h`.
 
-use super::strategy::{self, Strategy, Tile};
-use super::{Batch, Launch, rows, whole};
-use crate::backend::wgpu::registry::{gate_up_gemv, gate_up_tile, prepare};
+use super::strategy::{self, MatrixTile, Strategy, Tile};
+use super::{Batch, Launch, Tiled, matrices_variant, rows, whole};
+use crate::backend::wgpu::registry::{gate_up_gemv, gate_up_matrices, gate_up_tile, prepare};
 use crate::backend::wgpu::{Bound, Operand, PlanBuilder, Reduction, Shader};
 use crate::error::Error;
 use crate::ops::silu_mlp::mlp::config::MlpTensors;
@@ -10,6 +10,12 @@ use crate::ops::silu_mlp::mlp::config::MlpTensors;
 const GATE_UP_GEMV: [[&Shader; 2]; 2] = [
     [&gate_up_gemv::SUBGROUP_VECTOR, &gate_up_gemv::SUBGROUP_SCALAR],
     [&gate_up_gemv::WORKGROUP_VECTOR, &gate_up_gemv::WORKGROUP_SCALAR],
+];
+
+const GATE_UP_MATRICES: [[&Shader; 2]; 3] = [
+    [&gate_up_matrices::VECTOR_8_8, &gate_up_matrices::SCALAR_8_8],
+    [&gate_up_matrices::VECTOR_8_32, &gate_up_matrices::SCALAR_8_32],
+    [&gate_up_matrices::VECTOR_16_32, &gate_up_matrices::SCALAR_16_32],
 ];
 
 /// The weights of some neurons, with the elements between rows, and the biases of all. Where there is no gate, its weight
@@ -100,7 +106,7 @@ impl<'a> Launch<'a> {
                 Strategy::Gemv { tokens, gate_up_threads, .. } => {
                     self.gate_up_gemv(builder, batch, first, count, [tokens, gate_up_threads])?;
                 }
-                Strategy::Tile(tile) => self.gate_up_tile(builder, batch, first, count, tile)?,
+                _ => self.gate_up_many(builder, batch, first, count)?,
             }
         }
         Ok(())
@@ -172,15 +178,48 @@ impl<'a> Launch<'a> {
         builder.dispatch(shader, constants.values(), &parameters, bindings.into_array(), workgroups)
     }
 
-    fn gate_up_tile(
+    /// The kernel for many tokens, which reads vectors if all that it reads allows.
+    fn gate_up_tiled(&self, vector: bool) -> Option<Tiled> {
+        let gated = self.op.is_gated();
+        match self.strategy {
+            Strategy::Gemv { .. } => None,
+            Strategy::Tile(Tile { threads_m, threads_n, depth }) => {
+                let (activation, weight) = (self.activation, self.weight);
+                let constants = gate_up_tile::Constants {
+                    threads_m,
+                    threads_n,
+                    depth,
+                    gated,
+                    activation,
+                    weight,
+                };
+                let shader = if vector { &gate_up_tile::VECTOR } else { &gate_up_tile::SCALAR };
+                let [tokens, rows] = [4 * threads_m, 4 * threads_n];
+                Some(Tiled { tokens, rows, constants: constants.values(), shader })
+            }
+            Strategy::Matrices(tile) => {
+                let MatrixTile { matrices, subgroups_m, subgroups_n, depth } = tile;
+                let constants =
+                    gate_up_matrices::Constants { subgroups_m, subgroups_n, depth, gated };
+                let shader = matrices_variant(GATE_UP_MATRICES, matrices, vector);
+                let [tokens, rows] = tile.extents();
+                Some(Tiled { tokens, rows, constants: constants.values(), shader })
+            }
+        }
+    }
+
+    fn gate_up_many(
         &self,
         builder: &mut PlanBuilder<'a>,
         batch: &Batch<'a>,
         first: usize,
         count: usize,
-        tile: Tile,
     ) -> Result<(), Error> {
         let args = &self.args;
+        let activations = if batch.n.is_some() { None } else { Some(args.x) };
+        let vector = self.vector(&[activations, args.gate_weight, args.up_weight]);
+        let Some(kernel) = self.gate_up_tiled(vector) else { return Ok(()) };
+        let (token_tiles, workgroups) = kernel.launch(batch.count, count);
         let weights = Weights::new(args, first, count)?;
         // Where there is an n, the kernel reads it and leaves x alone.
         let x = match batch.n {
@@ -188,17 +227,6 @@ impl<'a> Launch<'a> {
             None => args.x.rows(batch.first, batch.count)?,
         };
         let n = batch.n.unwrap_or(Bound::ABSENT);
-        let token_tiles = (batch.count as u32).div_ceil(4 * tile.threads_m);
-        let workgroups =
-            u64::from(token_tiles) * (count as u64).div_ceil(4 * u64::from(tile.threads_n));
-        let constants = gate_up_tile::Constants {
-            threads_m: tile.threads_m,
-            threads_n: tile.threads_n,
-            depth: tile.depth,
-            gated: self.op.is_gated(),
-            activation: self.activation,
-            weight: self.weight,
-        };
         let mid_mask = whole(&args.mid_mask)?;
         let parameters = gate_up_tile::Parameters {
             inputs: self.op.inputs as u32,
@@ -235,9 +263,7 @@ impl<'a> Launch<'a> {
             mid_mask,
             h: batch.h,
         };
-        let activations = if batch.n.is_some() { None } else { Some(args.x) };
-        let vector = self.vector(&[activations, args.gate_weight, args.up_weight]);
-        let shader = if vector { &gate_up_tile::VECTOR } else { &gate_up_tile::SCALAR };
-        builder.dispatch(shader, constants.values(), &parameters, bindings.into_array(), workgroups)
+        let bindings = bindings.into_array();
+        builder.dispatch(kernel.shader, kernel.constants, &parameters, bindings, workgroups)
     }
 }

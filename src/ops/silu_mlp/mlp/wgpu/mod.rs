@@ -3,9 +3,10 @@
 use super::config::{First, MlpConfig, MlpTensors};
 use crate::arguments::Arguments as _;
 use crate::backend::wgpu::{
-    Bound, Operand, Plan, PlanBuilder, Reduction, Shader, Wgpu, WgpuTensor, WgpuWorkspace,
-    check_disjoint, dtype_code,
+    Bound, CooperativeMatrices, Operand, Plan, PlanBuilder, Reduction, Shader, Wgpu, WgpuTensor,
+    WgpuWorkspace, check_disjoint, dtype_code,
 };
+use crate::dtype::DType;
 use crate::error::Error;
 use crate::layout::HasLayout as _;
 use crate::ops::silu_mlp::Rounding;
@@ -75,6 +76,7 @@ impl<'a> Launch<'a> {
             inputs: op.inputs,
             depth: op.depth(),
             selects: op.masked || threshold.is_some(),
+            halves: [op.activation_dtype, op.weight_dtype] == [DType::F16; 2],
             batch_invariant: op.batch_invariant,
         };
         Ok(Launch {
@@ -183,6 +185,40 @@ fn operands<'a>(
     operands.visit(|_, operand| inputs.push(operand), |_, _| {});
     check_disjoint(&operands.out, &inputs)?;
     Ok(operands)
+}
+
+/// A kernel that takes tile by tile of many tokens, its constants, and how much it takes at once.
+struct Tiled {
+    tokens: u32,
+    /// Rows of weights.
+    rows: u32,
+    constants: Vec<(&'static str, f64)>,
+    shader: &'static Shader,
+}
+
+impl Tiled {
+    /// Tiles along the tokens, and all of them.
+    fn launch(&self, tokens: usize, rows: usize) -> (u32, u64) {
+        let token_tiles = (tokens as u32).div_ceil(self.tokens);
+        let row_tiles = (rows as u64).div_ceil(u64::from(self.rows));
+        // Without rows there may be features to copy.
+        (token_tiles, u64::from(token_tiles) * row_tiles.max(1))
+    }
+}
+
+/// One of the `[[vector, scalar]; 3]` variants of a kernel by cooperative matrices: 8 by 8 for subgroups of 8, for
+/// subgroups of 32, 16 by 16 for subgroups of 32.
+fn matrices_variant(
+    variants: [[&'static Shader; 2]; 3],
+    matrices: CooperativeMatrices,
+    vector: bool,
+) -> &'static Shader {
+    let of_size = match (matrices.size, matrices.subgroup) {
+        (8, 8) => variants[0],
+        (8, _) => variants[1],
+        _ => variants[2],
+    };
+    of_size[usize::from(!vector)]
 }
 
 /// Nothing where nothing lies: an empty range cannot be bound.

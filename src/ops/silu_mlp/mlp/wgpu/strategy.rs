@@ -1,6 +1,8 @@
 //! Which WGSL kernels run an MLP: a function of shape, capabilities and the caller's wishes alone.
 
-use crate::backend::wgpu::{MlpKernel, Reduction, WgpuCapabilities, WgpuDispatch};
+use crate::backend::wgpu::{
+    CooperativeMatrices, MlpKernel, Reduction, WgpuCapabilities, WgpuDispatch,
+};
 
 /// The kernels for a batch and their constants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,6 +11,8 @@ pub(crate) enum Strategy {
     Gemv { tokens: u32, gate_up_threads: u32, down_threads: u32 },
     /// `prepare` if `n` is not `x`, `gate_up_tile` and `down_tile`.
     Tile(Tile),
+    /// As [`Strategy::Tile`], by `gate_up_matrices` and `down_matrices`.
+    Matrices(MatrixTile),
 }
 
 /// A tile of `4 * threads_m` tokens by `4 * threads_n` weight rows, `depth` elements deep.
@@ -17,6 +21,34 @@ pub(crate) struct Tile {
     pub threads_m: u32,
     pub threads_n: u32,
     pub depth: u32,
+}
+
+/// A tile of `subgroups_m` by `subgroups_n` subgroups, each of two by two matrices, `depth` elements deep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MatrixTile {
+    pub matrices: CooperativeMatrices,
+    pub subgroups_m: u32,
+    pub subgroups_n: u32,
+    pub depth: u32,
+}
+
+impl MatrixTile {
+    /// Tokens and rows of weights.
+    pub fn extents(&self) -> [u32; 2] {
+        [self.subgroups_m, self.subgroups_n].map(|subgroups| 2 * self.matrices.size * subgroups)
+    }
+
+    fn fits(&self, capabilities: &WgpuCapabilities) -> bool {
+        const HALF: u32 = 2;
+        const FLOAT: u32 = 4;
+        let [tokens, rows] = self.extents();
+        let subgroups = self.subgroups_m * self.subgroups_n;
+        // Of the first half, which has two products.
+        let operands = self.depth * (tokens + 2 * rows) * HALF;
+        let sums = 2 * subgroups * self.matrices.size.pow(2) * FLOAT;
+        subgroups * self.matrices.subgroup <= capabilities.invocations
+            && operands + sums <= capabilities.workgroup_bytes
+    }
 }
 
 /// What the choice depends on.
@@ -29,6 +61,8 @@ pub(crate) struct Shape {
     pub depth: usize,
     /// Neurons under masks or a threshold, which only the tiles know.
     pub selects: bool,
+    /// Activations and weights in f16.
+    pub halves: bool,
     pub batch_invariant: bool,
 }
 
@@ -47,7 +81,7 @@ pub(crate) fn strategy(
         if invariant || shape.rows <= GEMV_TOKENS as usize {
             MlpKernel::Gemv
         } else {
-            MlpKernel::Tile
+            MlpKernel::Matrices
         }
     });
     match kernel {
@@ -56,10 +90,16 @@ pub(crate) fn strategy(
             gate_up_threads: threads(shape.inputs, capabilities),
             down_threads: threads(shape.depth, capabilities),
         },
-        // One tile whatever the batch: the order of a sum does not depend on it, but compilers may
-        // contract a product and a sum in one pipeline and not in another.
-        _ if invariant => Strategy::Tile(tile(INVARIANT_ROWS, capabilities)),
-        _ => Strategy::Tile(tile(shape.rows, capabilities)),
+        _ => {
+            let takes_matrices = shape.halves && kernel != MlpKernel::Tile;
+            match matrix_tile(capabilities).filter(|_| takes_matrices) {
+                Some(tile) => Strategy::Matrices(tile),
+                // One tile whatever the batch: the order of a sum does not depend on it, but compilers may
+                // contract a product and a sum in one pipeline and not in another.
+                None if invariant => Strategy::Tile(tile(INVARIANT_ROWS, capabilities)),
+                None => Strategy::Tile(tile(shape.rows, capabilities)),
+            }
+        }
     }
 }
 
@@ -111,12 +151,26 @@ fn tile(rows: usize, capabilities: &WgpuCapabilities) -> Tile {
     by_worth.iter().copied().find(|&tile| fits(tile)).unwrap_or(SMALL)
 }
 
+/// The tile of the device's cooperative matrices, whatever the batch; `None` where it has none or too little room.
+fn matrix_tile(capabilities: &WgpuCapabilities) -> Option<MatrixTile> {
+    let matrices = capabilities.matrices?;
+    // 64 by 64 of the largest matrices. A patch of smaller ones is smaller: more subgroups make up for it, except on a
+    // software device.
+    let [subgroups_m, subgroups_n] = match (matrices.size, matrices.subgroup) {
+        (8, 32) => [2, 4],
+        _ => [2, 2],
+    };
+    let tile = |depth| MatrixTile { matrices, subgroups_m, subgroups_n, depth };
+    [tile(32), tile(16)].into_iter().find(|tile| tile.fits(capabilities))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const GPU: WgpuCapabilities = WgpuCapabilities {
         subgroups: true,
+        matrices: None,
         cpu: false,
         workgroup_bytes: 16_384,
         invocations: 256,
@@ -129,7 +183,14 @@ mod tests {
 
     fn choose(rows: usize, batch_invariant: bool, dispatch: WgpuDispatch) -> Strategy {
         strategy(
-            Shape { rows, inputs: 4096, depth: 11_008, selects: false, batch_invariant },
+            Shape {
+                rows,
+                inputs: 4096,
+                depth: 11_008,
+                selects: false,
+                halves: true,
+                batch_invariant,
+            },
             &GPU,
             &dispatch,
         )
@@ -168,6 +229,59 @@ mod tests {
             WgpuDispatch { reduction: Some(Reduction::Workgroup), ..WgpuDispatch::default() };
         assert_eq!(reduction(&GPU, &forced), Reduction::Workgroup);
         assert_eq!(reduction(&GPU, &WgpuDispatch::default()), Reduction::Subgroup);
+    }
+
+    /// A device with these matrices.
+    fn with_matrices(size: u32, subgroup: u32) -> WgpuCapabilities {
+        WgpuCapabilities { matrices: Some(CooperativeMatrices { size, subgroup }), ..GPU }
+    }
+
+    #[test]
+    fn many_rows_of_halves_take_matrices_where_there_are_some() {
+        let device = with_matrices(8, 32);
+        let shape = Shape {
+            rows: 9,
+            inputs: 64,
+            depth: 64,
+            selects: false,
+            halves: true,
+            batch_invariant: false,
+        };
+        let default = WgpuDispatch::default();
+        let choose = |shape, dispatch| strategy(shape, &device, dispatch);
+        let expected = Strategy::Matrices(matrix_tile(&device).unwrap());
+        assert_eq!(choose(shape, &default), expected);
+        assert_eq!(choose(Shape { rows: 4096, ..shape }, &default), expected);
+        assert_eq!(choose(Shape { rows: 1, selects: true, ..shape }, &default), expected);
+        let few = choose(Shape { rows: 8, ..shape }, &default);
+        assert!(matches!(few, Strategy::Gemv { .. }));
+        let wider = choose(Shape { halves: false, ..shape }, &default);
+        assert!(matches!(wider, Strategy::Tile(_)));
+        let invariant = Shape { batch_invariant: true, ..shape };
+        assert!(matches!(choose(invariant, &default), Strategy::Gemv { .. }));
+        assert_eq!(choose(Shape { rows: 65, ..invariant }, &default), expected);
+
+        let forced = |mlp| WgpuDispatch { mlp: Some(mlp), ..default };
+        assert!(matches!(choose(shape, &forced(MlpKernel::Tile)), Strategy::Tile(_)));
+        let one = Shape { rows: 1, ..shape };
+        assert_eq!(choose(one, &forced(MlpKernel::Matrices)), expected);
+        let without = strategy(one, &GPU, &forced(MlpKernel::Matrices));
+        assert!(matches!(without, Strategy::Tile(_)));
+    }
+
+    #[test]
+    fn matrices_fit_the_device() {
+        let tile = |size, subgroup, change: fn(&mut WgpuCapabilities)| {
+            let mut device = with_matrices(size, subgroup);
+            change(&mut device);
+            matrix_tile(&device).map(|tile| (tile.extents(), tile.depth))
+        };
+        assert_eq!(tile(16, 32, |_| ()), Some(([64, 64], 16)));
+        assert_eq!(tile(16, 32, |device| device.workgroup_bytes = 32_768), Some(([64, 64], 32)));
+        assert_eq!(tile(8, 32, |_| ()), Some(([32, 64], 32)));
+        assert_eq!(tile(8, 8, |_| ()), Some(([32, 32], 32)));
+        assert_eq!(tile(8, 32, |device| device.invocations = 128), None);
+        assert_eq!(tile(16, 32, |device| device.workgroup_bytes = 8_192), None);
     }
 
     #[test]
