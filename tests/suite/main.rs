@@ -64,6 +64,8 @@ mod wgpu_dispatch;
 #[cfg(feature = "wgpu")]
 mod wgpu_heads;
 #[cfg(feature = "wgpu")]
+mod wgpu_matrices;
+#[cfg(feature = "wgpu")]
 mod wgpu_movement;
 #[cfg(feature = "wgpu")]
 mod wgpu_pipelines;

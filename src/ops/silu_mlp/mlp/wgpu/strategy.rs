@@ -248,7 +248,7 @@ mod tests {
             batch_invariant: false,
         };
         let default = WgpuDispatch::default();
-        let choose = |shape, dispatch| strategy(shape, &device, dispatch);
+        let choose = |shape, dispatch: &WgpuDispatch| strategy(shape, &device, dispatch);
         let expected = Strategy::Matrices(matrix_tile(&device).unwrap());
         assert_eq!(choose(shape, &default), expected);
         assert_eq!(choose(Shape { rows: 4096, ..shape }, &default), expected);
