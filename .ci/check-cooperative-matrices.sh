@@ -39,4 +39,4 @@ export MESA_SHADER_CACHE_DIR=$folder/shader-cache
 export SILUETTE_REQUIRE=wgpu,cooperative_matrices
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$libraries/ld-linux-x86-64.so.2 --library-path $libraries"
 # With the features of the tests, whose build it shares.
-cargo test --features "${SILUETTE_FEATURES:-cli,candle}" --test suite -- wgpu_matrices "${@:2}"
+cargo test --features "${SILUETTE_FEATURES:-cli,candle}" --test suite -- wgpu_matrices

@@ -113,8 +113,8 @@ impl Wgpu {
 
     /// As [`Wgpu::open`], with the adapter's cooperative matrices, by which products of many rows of f16 are then made.
     ///
-    /// They are an experiment of wgpu's, which warns of undefined behaviour in it: hence apart. `info`, `verify` and every
-    /// other way to open a device leave them alone.
+    /// They are an experiment of wgpu's, which warns of undefined behaviour in it: hence apart. No other way to open a device
+    /// enables them.
     ///
     /// # Errors
     /// Those of [`Wgpu::open`], and [`Error::Unavailable`] if the adapter has no matrices that there are kernels for.
