@@ -38,16 +38,19 @@ impl MatrixTile {
         [self.subgroups_m, self.subgroups_n].map(|subgroups| 2 * self.matrices.size * subgroups)
     }
 
-    fn fits(&self, capabilities: &WgpuCapabilities) -> bool {
+    /// Of the first half, which has two products.
+    fn workgroup_bytes(&self) -> u32 {
         const HALF: u32 = 2;
         const FLOAT: u32 = 4;
         let [tokens, rows] = self.extents();
+        let sums = self.subgroups_m * self.subgroups_n * self.matrices.size.pow(2);
+        self.depth * (tokens + 2 * rows) * HALF + 2 * sums * FLOAT
+    }
+
+    fn fits(&self, capabilities: &WgpuCapabilities) -> bool {
         let subgroups = self.subgroups_m * self.subgroups_n;
-        // Of the first half, which has two products.
-        let operands = self.depth * (tokens + 2 * rows) * HALF;
-        let sums = 2 * subgroups * self.matrices.size.pow(2) * FLOAT;
         subgroups * self.matrices.subgroup <= capabilities.invocations
-            && operands + sums <= capabilities.workgroup_bytes
+            && self.workgroup_bytes() <= capabilities.workgroup_bytes
     }
 }
 
@@ -282,6 +285,22 @@ mod tests {
         assert_eq!(tile(8, 8, |_| ()), Some(([32, 32], 32)));
         assert_eq!(tile(8, 32, |device| device.invocations = 128), None);
         assert_eq!(tile(16, 32, |device| device.workgroup_bytes = 8_192), None);
+    }
+
+    #[test]
+    fn workgroup_bytes_of_matrices_are_those_of_the_shader() {
+        use crate::backend::wgpu::registry::gate_up_matrices::{
+            Constants, SCALAR_8_8, SCALAR_8_32, SCALAR_16_32,
+        };
+        for (size, subgroup, shader) in
+            [(8, 8, &SCALAR_8_8), (8, 32, &SCALAR_8_32), (16, 32, &SCALAR_16_32)]
+        {
+            let tile = matrix_tile(&with_matrices(size, subgroup)).unwrap();
+            let MatrixTile { subgroups_m, subgroups_n, depth, .. } = tile;
+            let constants = Constants { subgroups_m, subgroups_n, depth, gated: true };
+            let bytes = (shader.workgroup_bytes)(&constants.values());
+            assert_eq!(bytes, u64::from(tile.workgroup_bytes()), "{}", shader.name);
+        }
     }
 
     #[test]
