@@ -17,9 +17,10 @@ extract() {
         DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends mmdebstrap
     }
     # What the machine takes its own packages from, if a file says so.
-    local uri
-    uri=$(sed -nE 's/^URIs: *([^ ]+).*/\1/p; s/^deb (\[[^]]*\] )?([^ ]+) .*/\2/p' \
-        /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list 2>/dev/null | head -n 1)
+    local uris
+    uris=$(find /etc/apt -name '*.list' -o -name '*.sources' | xargs cat |
+        sed -nE 's/^URIs: *([^ ]+).*/\1/p; s/^deb (\[[^]]*\] )?([^ ]+) .*/\2/p')
+    local uri=${uris%%$'\n'*}
     local from="deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] ${uri:-http://deb.debian.org/debian}"
     rm -rf "$root" "$root.new"
     mmdebstrap --variant=extract --include="mesa-vulkan-drivers/$release-backports,libvulkan1" \
