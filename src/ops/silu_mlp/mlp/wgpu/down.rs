@@ -139,22 +139,22 @@ impl<'a> Launch<'a> {
     }
 
     /// The kernel for many tokens.
-    fn down_tiled(&self, input: u32, vector: bool) -> Option<Tiled> {
+    fn down_tiled(&self, input: u32, vector: bool) -> Tiled {
         match self.strategy {
-            Strategy::Gemv { .. } => None,
+            Strategy::Gemv { .. } => unreachable!("has kernels of its own"),
             Strategy::Tile(Tile { threads_m, threads_n, depth }) => {
                 let weight = self.weight;
                 let constants = down_tile::Constants { threads_m, threads_n, depth, input, weight };
                 let shader = if vector { &down_tile::VECTOR } else { &down_tile::SCALAR };
                 let [tokens, rows] = [4 * threads_m, 4 * threads_n];
-                Some(Tiled { tokens, rows, constants: constants.values(), shader })
+                Tiled { tokens, rows, constants: constants.values(), shader }
             }
             Strategy::Matrices(tile) => {
                 let MatrixTile { matrices, subgroups_m, subgroups_n, depth } = tile;
                 let constants = down_matrices::Constants { subgroups_m, subgroups_n, depth, input };
                 let shader = matrices_variant(DOWN_MATRICES, matrices, vector);
                 let [tokens, rows] = tile.extents();
-                Some(Tiled { tokens, rows, constants: constants.values(), shader })
+                Tiled { tokens, rows, constants: constants.values(), shader }
             }
         }
     }
@@ -165,7 +165,7 @@ impl<'a> Launch<'a> {
         batch: &Batch<'a>,
         part: Part<'a>,
     ) -> Result<(), Error> {
-        let Some(kernel) = self.down_tiled(self.input(batch), part.vector) else { return Ok(()) };
+        let kernel = self.down_tiled(self.input(batch), part.vector);
         let (token_tiles, workgroups) = kernel.launch(batch.count, part.count);
         let parameters = down_tile::Parameters {
             depth: self.op.depth() as u32,

@@ -179,10 +179,10 @@ impl<'a> Launch<'a> {
     }
 
     /// The kernel for many tokens, which reads vectors if all that it reads allows.
-    fn gate_up_tiled(&self, vector: bool) -> Option<Tiled> {
+    fn gate_up_tiled(&self, vector: bool) -> Tiled {
         let gated = self.op.is_gated();
         match self.strategy {
-            Strategy::Gemv { .. } => None,
+            Strategy::Gemv { .. } => unreachable!("has kernels of its own"),
             Strategy::Tile(Tile { threads_m, threads_n, depth }) => {
                 let (activation, weight) = (self.activation, self.weight);
                 let constants = gate_up_tile::Constants {
@@ -195,7 +195,7 @@ impl<'a> Launch<'a> {
                 };
                 let shader = if vector { &gate_up_tile::VECTOR } else { &gate_up_tile::SCALAR };
                 let [tokens, rows] = [4 * threads_m, 4 * threads_n];
-                Some(Tiled { tokens, rows, constants: constants.values(), shader })
+                Tiled { tokens, rows, constants: constants.values(), shader }
             }
             Strategy::Matrices(tile) => {
                 let MatrixTile { matrices, subgroups_m, subgroups_n, depth } = tile;
@@ -203,7 +203,7 @@ impl<'a> Launch<'a> {
                     gate_up_matrices::Constants { subgroups_m, subgroups_n, depth, gated };
                 let shader = matrices_variant(GATE_UP_MATRICES, matrices, vector);
                 let [tokens, rows] = tile.extents();
-                Some(Tiled { tokens, rows, constants: constants.values(), shader })
+                Tiled { tokens, rows, constants: constants.values(), shader }
             }
         }
     }
@@ -218,7 +218,7 @@ impl<'a> Launch<'a> {
         let args = &self.args;
         let activations = if batch.n.is_some() { None } else { Some(args.x) };
         let vector = self.vector(&[activations, args.gate_weight, args.up_weight]);
-        let Some(kernel) = self.gate_up_tiled(vector) else { return Ok(()) };
+        let kernel = self.gate_up_tiled(vector);
         let (token_tiles, workgroups) = kernel.launch(batch.count, count);
         let weights = Weights::new(args, first, count)?;
         // Where there is an n, the kernel reads it and leaves x alone.
