@@ -15,9 +15,12 @@ use crate::backend::cpu::products::Products;
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
-/// How far ahead of its use a line of weights is asked for, in bytes. (Zen 5, one thread, 8 rows: 3072 gives
-/// 26 GB/s, 2048 and 4096 25, 1024 20, none 15.)
-const PREFETCH_DISTANCE: usize = 3072;
+
+/// How far ahead of its use a line of weights is asked for, in bytes. (Zen 5, AVX-512, one thread, 8 rows: 3072 gives
+/// 26 GB/s, 2048 and 4096 25, 1024 20, none 15. Zen 4, AVX2, behind [`Along::due`]: 512 and 1024 are alike, 256 is slower.)
+const fn distance<V: Vectors>() -> usize {
+    if V::HAS_FEW_REGISTERS { 512 } else { 3072 }
+}
 
 /// Scalar products of `rows` of each matrix with every row of activations.
 pub(crate) struct SumRows<'a, V: Vectors, P: Products<V>> {
@@ -78,16 +81,21 @@ impl<V: Vectors, P: Products<V>> SumRows<'_, V, P> {
                     places[stream] = Some(matrix * count * rows.len() + row);
                 }
             }
-            for first in (0..count).step_by(ROWS) {
+            for (batch, first) in (0..count).step_by(ROWS).enumerate() {
                 // The last batch may repeat rows of the one before, with the same result.
                 let first = first.min(count - ROWS);
+                let line = Strip::<V, P, Along, STREAMS>::LINE;
                 let strip = Strip::<V, P, Along, STREAMS> {
                     tokens,
                     weights: streams,
                     operands: &activations.data[first * stride..],
                     stride,
-                    // Later batches find the weights in the cache.
-                    ahead: Along(first == 0),
+                    ahead: Along {
+                        is_first: batch == 0,
+                        due: batch * line,
+                        every: count.div_ceil(ROWS) * line,
+                        row: matrices[0].stride_bytes(),
+                    },
                 };
                 for (row, totals) in strip.sum_rows::<ROWS>().into_iter().enumerate() {
                     for (place, total) in places.into_iter().zip(totals) {
@@ -143,20 +151,39 @@ impl<V: Vectors, P: Products<V>> Leaf for SumSelected<'_, V, P> {
 /// Which weights are asked for ahead of their use.
 trait Ahead<W, const STREAMS: usize>: Copy {
     /// While the weights at `at` of each stream are read.
-    fn prefetch<V: Vectors>(self, v: V, streams: [*const W; STREAMS], at: usize);
+    fn prefetch<V: Vectors>(&mut self, v: V, streams: [*const W; STREAMS], at: usize);
 }
 
-/// Those further along the streams, if at all: rows are read one after another.
+/// Those further along the streams, whose rows are read one after another by every batch of activations.
+///
+/// Memory has to be at work during all batches, though only the first waits for it: where registers are few, and batches
+/// many, each asks for its share of the next row's lines. (Zen 4, AVX2, 2048/8192, bf16, against a first batch that asks for
+/// all: 2 rows 1.15 times as fast, 4 rows 1.25, 8 rows 1.15; f32 1.1, 1.3 and 1.2. Not measured with more registers, where
+/// eight rows are one batch.)
 #[derive(Clone, Copy)]
-struct Along(bool);
+struct Along {
+    /// Later batches find the weights in the cache.
+    is_first: bool,
+    /// Where the batch asks for the next row's line next, and how far it is from there to the line behind.
+    due: usize,
+    every: usize,
+    /// Bytes between rows.
+    row: usize,
+}
 
 impl<W, const STREAMS: usize> Ahead<W, STREAMS> for Along {
     #[inline(always)]
-    fn prefetch<V: Vectors>(self, v: V, streams: [*const W; STREAMS], at: usize) {
-        if self.0 {
-            for stream in streams {
-                let bytes = stream.wrapping_add(at).cast::<u8>();
-                v.prefetch(bytes.wrapping_add(PREFETCH_DISTANCE));
+    fn prefetch<V: Vectors>(&mut self, v: V, streams: [*const W; STREAMS], at: usize) {
+        let place = streams.map(|stream| stream.wrapping_add(at).cast::<u8>());
+        if self.is_first {
+            for place in place {
+                v.prefetch(place.wrapping_add(distance::<V>()));
+            }
+        }
+        if V::HAS_FEW_REGISTERS && at == self.due {
+            self.due += self.every;
+            for place in place {
+                v.prefetch_second_level(place.wrapping_add(self.row));
             }
         }
     }
@@ -168,7 +195,7 @@ struct NextRows<W, const STREAMS: usize>([*const W; STREAMS]);
 
 impl<W: Copy, const STREAMS: usize> Ahead<W, STREAMS> for NextRows<W, STREAMS> {
     #[inline(always)]
-    fn prefetch<V: Vectors>(self, v: V, _streams: [*const W; STREAMS], at: usize) {
+    fn prefetch<V: Vectors>(&mut self, v: V, _streams: [*const W; STREAMS], at: usize) {
         for row in self.0 {
             v.prefetch(row.wrapping_add(at).cast());
         }
@@ -230,6 +257,7 @@ impl<V: Vectors, P: Products<V>, A: Ahead<P::Weight, STREAMS>, const STREAMS: us
         }
         let mut streams = self.weights.map(<[P::Weight]>::as_ptr);
         let mut operands = self.operands.as_ptr();
+        let mut ahead = self.ahead;
         let mut sums = [[v.splat(0.0); STREAMS]; ROWS];
         // One loop for lines and tails: it is compiled for many numbers of streams, rows and types.
         let mut lines = whole / Self::LINE;
@@ -239,7 +267,7 @@ impl<V: Vectors, P: Products<V>, A: Ahead<P::Weight, STREAMS>, const STREAMS: us
             loop {
                 for line in 0..lines {
                     let at = line * Self::LINE;
-                    self.ahead.prefetch(v, streams, at);
+                    ahead.prefetch(v, streams, at);
                     for step in 0..Self::LINE / P::STEP {
                         self.multiply_add(streams, operands, at + step * P::STEP, &mut sums);
                     }
