@@ -142,10 +142,9 @@ impl<V: Vectors, P: Products<V>> Tiles<V, P> {
         // SAFETY: the caller's promise.
         unsafe {
             match vectors {
-                2 => self.each::<2, 6, 1>(),
-                // Rows are often a power of two apart: a column of twelve would not stay in the first-level cache.
-                _ if P::IN_PLACE => self.each::<1, 6, 2>(),
-                _ => self.each::<1, 12, 1>(),
+                3 => self.each::<3, 4>(),
+                2 => self.each::<2, 6>(),
+                _ => self.each::<1, 12>(),
             }
         }
     }
@@ -153,38 +152,34 @@ impl<V: Vectors, P: Products<V>> Tiles<V, P> {
     /// # Safety
     /// As [`Tiles::tile`], for all `rows`.
     #[inline(always)]
-    unsafe fn each<const VECTORS: usize, const ROWS: usize, const PHASES: usize>(&self) {
+    unsafe fn each<const VECTORS: usize, const ROWS: usize>(&self) {
         const { assert!(BAND_ROWS.is_multiple_of(ROWS)) };
         let whole = self.rows / ROWS * ROWS;
         // SAFETY: the caller's promise.
         unsafe {
             for row in (0..whole).step_by(ROWS) {
-                self.tile::<VECTORS, ROWS, PHASES>(row);
+                self.tile::<VECTORS, ROWS>(row);
             }
             for row in whole..self.rows {
-                self.tile::<VECTORS, 1, PHASES>(row);
+                self.tile::<VECTORS, 1>(row);
             }
         }
     }
 
-    /// Sums of `ROWS` weight rows from `row` on with `VECTORS` vectors of activations. `PHASES` groups of columns take turns
-    /// at sums of their own, which are added up behind the last.
+    /// Sums of `ROWS` weight rows from `row` on with `VECTORS` vectors of activations.
     ///
     /// # Safety
     /// There are these rows, of `depth` groups; the activations hold `depth` groups of `VECTORS` vectors, the sums these
     /// rows of `VECTORS` vectors each.
     #[inline(always)]
-    unsafe fn tile<const VECTORS: usize, const ROWS: usize, const PHASES: usize>(
-        &self,
-        row: usize,
-    ) {
+    unsafe fn tile<const VECTORS: usize, const ROWS: usize>(&self, row: usize) {
         let v = self.tokens.0;
-        let mut sums = [[[v.splat(0.0); VECTORS]; ROWS]; PHASES];
+        let mut sums = [[v.splat(0.0); VECTORS]; ROWS];
         // SAFETY: the caller's promise.
         unsafe {
             let target = self.sums.add(row * self.sums_stride);
             if self.accumulate {
-                for (row, sums) in sums[0].iter_mut().enumerate() {
+                for (row, sums) in sums.iter_mut().enumerate() {
                     for (vector, sum) in sums.iter_mut().enumerate() {
                         *sum = v.load_f32(target.add(row * self.sums_stride + vector * V::LANES));
                     }
@@ -194,24 +189,12 @@ impl<V: Vectors, P: Products<V>> Tiles<V, P> {
             let line = LINE / size_of::<P::Weight>() / P::GROUP;
             for first in (0..self.depth).step_by(line) {
                 self.ask_for_next(row..row + ROWS, first * P::GROUP);
-                let end = self.depth.min(first + line);
-                let whole = first + (end - first) / PHASES * PHASES;
-                for step in (first..whole).step_by(PHASES) {
-                    for (phase, sums) in sums.iter_mut().enumerate() {
-                        let step = step + phase;
-                        self.step(weights.add(step * P::GROUP), step, sums);
-                    }
-                }
-                for step in whole..end {
-                    self.step(weights.add(step * P::GROUP), step, &mut sums[0]);
+                for step in first..self.depth.min(first + line) {
+                    self.step(weights.add(step * P::GROUP), step, &mut sums);
                 }
             }
-            for row in 0..ROWS {
-                for vector in 0..VECTORS {
-                    let mut sum = sums[0][row][vector];
-                    for phase in &sums[1..] {
-                        sum = v.add(sum, phase[row][vector]);
-                    }
+            for (row, sums) in sums.into_iter().enumerate() {
+                for (vector, sum) in sums.into_iter().enumerate() {
                     v.store_f32(sum, target.add(row * self.sums_stride + vector * V::LANES));
                 }
             }
@@ -254,7 +237,7 @@ impl<V: Vectors, P: Products<V>> Tiles<V, P> {
             for (row, sums) in sums.iter_mut().enumerate() {
                 let weight = p.splat(v, weights.add(row * self.weights_stride));
                 for (sum, operand) in sums.iter_mut().zip(operands) {
-                    *sum = p.multiply_add(v, weight, operand, *sum);
+                    *sum = v.settle(p.multiply_add(v, weight, operand, *sum));
                 }
             }
         }

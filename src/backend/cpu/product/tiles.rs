@@ -28,8 +28,8 @@ pub(crate) const fn block_rows(matrices: usize) -> usize {
 
 /// Shape of packed activations: `rows` of `columns` operands.
 ///
-/// Blocks of rows, as many as the widest tile has lanes, follow each other; the last may be narrower. In
-/// a block, the lanes' operands for one group of columns follow each other.
+/// Blocks of rows, as many as a tile has lanes, follow each other; the last may be narrower, or wider if there are tiles
+/// of that width. In a block, the lanes' operands for one group of columns follow each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Packing {
     rows: usize,
@@ -39,20 +39,25 @@ pub(crate) struct Packing {
     /// Multiples of it are multiplied at once.
     column_unit: usize,
     tile_lanes: usize,
+    /// Of the last block at most.
+    widest_lanes: usize,
 }
 
 impl Packing {
     pub fn new<V: Vectors, P: Products<V>>(p: P, rows: usize, columns: usize) -> Packing {
         let column_unit = if p.has_tiles() { TILE_ROWS * P::GROUP } else { P::GROUP };
-        let tile_lanes = V::TILE_VECTORS * V::LANES;
-        Packing { rows, columns, lanes: V::LANES, group: P::GROUP, column_unit, tile_lanes }
+        let [tile_lanes, widest_lanes] =
+            [V::TILE_VECTORS, V::WIDEST_TILE].map(|tile| tile * V::LANES);
+        let (lanes, group) = (V::LANES, P::GROUP);
+        Packing { rows, columns, lanes, group, column_unit, tile_lanes, widest_lanes }
     }
 
     /// As on a machine with registers that hold tiles.
     #[cfg(test)]
     pub fn of_tiles(rows: usize, columns: usize) -> Packing {
         let (lanes, group) = (TILE_ROWS, 2);
-        Packing { rows, columns, lanes, group, column_unit: TILE_ROWS * group, tile_lanes: 64 }
+        let (column_unit, tile_lanes) = (TILE_ROWS * group, 4 * TILE_ROWS);
+        Packing { rows, columns, lanes, group, column_unit, tile_lanes, widest_lanes: tile_lanes }
     }
 
     pub fn rows(&self) -> usize {
@@ -74,8 +79,15 @@ impl Packing {
     }
 
     /// First rows of the blocks.
-    pub fn blocks(&self) -> impl Iterator<Item = usize> + use<> {
-        (0..self.padded_rows()).step_by(self.tile_lanes)
+    pub fn blocks(self) -> impl Iterator<Item = usize> {
+        (0..self.padded_rows()).step_by(self.tile_lanes).filter(move |&row| self.start(row) == row)
+    }
+
+    /// First row of the block that `row` is in.
+    fn start(&self, row: usize) -> usize {
+        let start = row / self.tile_lanes * self.tile_lanes;
+        let before = start.saturating_sub(self.tile_lanes);
+        if self.padded_rows() - before <= self.widest_lanes { before } else { start }
     }
 
     /// Operands in all, padding included.
@@ -91,15 +103,15 @@ impl Packing {
 
     /// Lanes of the block that `row` is in.
     pub fn width(&self, row: usize) -> usize {
-        let start = row / self.tile_lanes * self.tile_lanes;
-        self.tile_lanes.min(self.padded_rows() - start)
+        let left = self.padded_rows() - self.start(row);
+        if left <= self.widest_lanes { left } else { self.tile_lanes }
     }
 
     /// Where the vector of groups for the rows from `row`, a multiple of the lanes, and the columns from
     /// `column`, a multiple of the group, starts.
     pub fn offset(&self, row: usize, column: usize) -> usize {
-        let (start, lane) = (row / self.tile_lanes * self.tile_lanes, row % self.tile_lanes);
-        start * self.padded_columns() + column * self.width(row) + lane * self.group
+        let start = self.start(row);
+        start * self.padded_columns() + column * self.width(row) + (row - start) * self.group
     }
 
     /// Where the operand of a row for a column is.
