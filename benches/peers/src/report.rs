@@ -19,13 +19,20 @@ pub fn write(
     };
     let mut all = former["results"].as_array().cloned().unwrap_or_default();
     all.retain(|result| !was_measured(result["op"].as_str().unwrap_or("")));
-    all.extend(comparison.results());
+    // Of the run that each operation was measured in.
+    let mut ceilings = former["ceilings"].as_object().cloned().unwrap_or_default();
+    for result in comparison.results() {
+        if let Some(op) = result["op"].as_str() {
+            ceilings.insert(op.to_owned(), comparison.roof.json());
+        }
+        all.push(result);
+    }
     let mut report = json!({
         "instructions": siluette::Cpu::new().name(),
         "candle_core": "0.11",
         "burn": "0.21",
         "gemm": "0.19",
-        "ceilings": comparison.roof.json(),
+        "ceilings": ceilings,
         "results": all,
     });
     // Results that stay may have had others beside them than this run.

@@ -44,7 +44,7 @@ pub fn plain(
     let layers = 0..task.config.layers;
     let mut llama = task.llama(weights, engine);
     let mut screen = task.screen(name);
-    let (mut tokens, mut spent) = (Vec::new(), Duration::ZERO);
+    let (mut tokens, mut spent, mut prompt_mlps) = (Vec::new(), Duration::ZERO, Duration::ZERO);
     let mut rows: Vec<LayerRow> = (0..)
         .zip(task.prompt)
         .map(|(position, &token)| row(position, token, position + 1 == task.prompt.len()))
@@ -54,8 +54,9 @@ pub fn plain(
         let mut token = [0];
         llama.run(layers.clone(), &rows, &mut token)?;
         let [token] = token;
-        if !tokens.is_empty() {
-            spent += started.elapsed();
+        match tokens.is_empty() {
+            true => prompt_mlps = llama.mlp_time(),
+            false => spent += started.elapsed(),
         }
         tokens.push(token);
         if let Some(screen) = &mut screen {
@@ -70,7 +71,8 @@ pub fn plain(
         screen.finish();
     }
     let (timed, seconds) = (tokens.len() - 1, spent.as_secs_f64());
-    Ok(Run { name: name.to_owned(), tokens, timed, seconds, speculation: None })
+    let mlp_seconds = (llama.mlp_time() - prompt_mlps).as_secs_f64();
+    Ok(Run { name: name.to_owned(), tokens, timed, seconds, mlp_seconds, speculation: None })
 }
 
 fn row(position: usize, token: i32, wants_token: bool) -> LayerRow {
@@ -92,14 +94,17 @@ pub fn speculative(
     let mut speculation = SelfSpeculation::new(settings, 1, task.prompt.len() + task.length)?;
     let sequence = speculation.add(task.prompt, task.length)?;
     let mut screen = task.screen(&name);
-    let (mut tokens, mut timed, mut spent) = (Vec::new(), 0, Duration::ZERO);
+    let (mut tokens, mut timed) = (Vec::new(), 0);
+    let (mut spent, mut prompt_mlps) = (Duration::ZERO, Duration::ZERO);
     while speculation.is_active(sequence) {
         let started = Instant::now();
         let progress = speculation.step(&mut llama)?;
         let elapsed = started.elapsed();
         let new: Vec<i32> = progress.into_iter().flat_map(|progress| progress.tokens).collect();
         // The first iteration reads the prompt.
-        if !tokens.is_empty() {
+        if tokens.is_empty() {
+            prompt_mlps = llama.mlp_time();
+        } else {
             spent += elapsed;
             timed += new.len();
         }
@@ -118,5 +123,6 @@ pub fn speculative(
         tokens_per_verification: statistics.tokens_per_verification(),
         is_equal,
     });
-    Ok(Run { name, tokens, timed, seconds: spent.as_secs_f64(), speculation })
+    let mlp_seconds = (llama.mlp_time() - prompt_mlps).as_secs_f64();
+    Ok(Run { name, tokens, timed, seconds: spent.as_secs_f64(), mlp_seconds, speculation })
 }

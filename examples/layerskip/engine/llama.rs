@@ -1,6 +1,7 @@
 //! A Llama for one sequence, by candle alone or by candle and siluette.
 
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use candle_core::{D, DType, Device, Tensor};
 use siluette::{LayerRow, Layers};
@@ -31,6 +32,7 @@ pub struct Llama<'a> {
     /// States behind the exit layer, by position.
     ring: Vec<f32>,
     exit_layer: usize,
+    mlp_time: Duration,
 }
 
 impl<'a> Llama<'a> {
@@ -50,7 +52,13 @@ impl<'a> Llama<'a> {
             caches: (0..config.layers).map(|_| Cache::new(config, capacity)).collect(),
             ring: vec![0.0; (capacity + 1) * config.hidden],
             exit_layer,
+            mlp_time: Duration::ZERO,
         }
+    }
+
+    /// Time in MLPs, with the norms before them, so far.
+    pub fn mlp_time(&self) -> Duration {
+        self.mlp_time
     }
 
     fn layer(&mut self, index: usize, x: &Tensor, first: usize) -> candle_core::Result<Tensor> {
@@ -65,18 +73,21 @@ impl<'a> Llama<'a> {
         let mixed = attend(self.config, &self.rotation, &mut self.caches[index], first, mixed);
         let shape = (x.dim(0)?, self.config.heads * self.config.head);
         let mixed = Tensor::from_vec(mixed, shape, &Device::Cpu)?;
-        match &self.engine {
+        let x = match &self.engine {
+            Engine::Candle => (x + mixed.to_dtype(x.dtype())?.matmul(&layer.output.t()?)?)?,
+            Engine::Siluette(operations) => operations.output(index, layer, &mixed, x)?,
+        };
+        let started = Instant::now();
+        let x = match &self.engine {
             Engine::Candle => {
-                let x = (x + mixed.to_dtype(x.dtype())?.matmul(&layer.output.t()?)?)?;
                 let n = candle_nn::ops::rms_norm(&x, &layer.post_norm, eps)?;
                 let h = (n.matmul(&layer.gate.t()?)?.silu()? * n.matmul(&layer.up.t()?)?)?;
-                x + h.matmul(&layer.down.t()?)?
+                (x + h.matmul(&layer.down.t()?)?)?
             }
-            Engine::Siluette(operations) => {
-                let x = operations.output(index, layer, &mixed, x)?;
-                operations.mlp(index, layer, &x)
-            }
-        }
+            Engine::Siluette(operations) => operations.mlp(index, layer, &x)?,
+        };
+        self.mlp_time += started.elapsed();
+        Ok(x)
     }
 
     fn tokens(&self, x: &Tensor, positions: &[i32]) -> candle_core::Result<Vec<i32>> {

@@ -9,6 +9,8 @@ pub struct Run {
     /// Tokens and seconds behind the prompt and the tokens that came with it.
     pub timed: usize,
     pub seconds: f64,
+    /// Those of them that went into MLPs.
+    pub mlp_seconds: f64,
     pub speculation: Option<Speculation>,
 }
 
@@ -25,11 +27,16 @@ impl Run {
         self.timed as f64 / self.seconds
     }
 
+    fn mlp_milliseconds_per_token(&self) -> f64 {
+        1e3 * self.mlp_seconds / self.timed as f64
+    }
+
     pub fn to_json(&self) -> Value {
         let speculation = self.speculation.as_ref();
         json!({
             "name": self.name,
             "tokens_per_second": self.tokens_per_second(),
+            "mlp_milliseconds_per_token": self.mlp_milliseconds_per_token(),
             "acceptance": speculation.map(|it| it.acceptance),
             "tokens_per_verification": speculation.map(|it| it.tokens_per_verification),
             "equals_plain": speculation.map(|it| it.is_equal),
@@ -41,8 +48,8 @@ impl Run {
 /// A line for each run; rates beside the first one's.
 pub fn table(runs: &[Run]) -> String {
     let mut text = format!(
-        "{:<36} {:>9} {:>8} {:>11} {:>14} {:>11}\n",
-        "", "tokens/s", "relative", "acceptance", "tokens/verify", "same tokens"
+        "{:<36} {:>9} {:>8} {:>8} {:>11} {:>14} {:>11}\n",
+        "", "tokens/s", "relative", "MLPs, ms", "acceptance", "tokens/verify", "same tokens"
     );
     let first = runs.first().map_or(f64::NAN, Run::tokens_per_second);
     for run in runs {
@@ -56,9 +63,10 @@ pub fn table(runs: &[Run]) -> String {
         };
         let rate = run.tokens_per_second();
         let line = format!(
-            "{:<36} {rate:>9.1} {:>7.2}x {acceptance:>11} {tokens:>14} {equal:>11}",
+            "{:<36} {rate:>9.1} {:>7.2}x {:>8.2} {acceptance:>11} {tokens:>14} {equal:>11}",
             run.name,
-            rate / first
+            rate / first,
+            run.mlp_milliseconds_per_token(),
         );
         text += line.trim_end();
         text += "\n";

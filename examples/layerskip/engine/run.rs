@@ -89,10 +89,13 @@ fn medians(mut rounds: Vec<Vec<Run>>) -> Vec<Run> {
     let mut first = rounds.remove(0);
     for (index, run) in first.iter_mut().enumerate() {
         let others = rounds.iter().map(|runs| &runs[index]);
-        let mut times: Vec<f64> = others.clone().map(|run| run.seconds).collect();
-        times.push(run.seconds);
-        times.sort_by(f64::total_cmp);
-        run.seconds = times[times.len() / 2];
+        let median = |own: f64, time: fn(&Run) -> f64| {
+            let mut times: Vec<f64> = others.clone().map(time).chain([own]).collect();
+            times.sort_by(f64::total_cmp);
+            times[times.len() / 2]
+        };
+        run.seconds = median(run.seconds, |run| run.seconds);
+        run.mlp_seconds = median(run.mlp_seconds, |run| run.mlp_seconds);
         let is_same = others.into_iter().all(|other| other.tokens == run.tokens);
         if let Some(speculation) = &mut run.speculation {
             speculation.is_equal &= is_same;

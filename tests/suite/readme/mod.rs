@@ -73,9 +73,17 @@ fn write_generation(text: &mut String, device: &Path, file: &Path, report: &Valu
         report["rounds"],
     )
     .unwrap();
-    text.push_str("| | tokens/s | beside candle | drafts accepted | tokens a verification |\n");
-    text.push_str("|---|---:|---:|---:|---:|\n");
     let runs = report["runs"].as_array().unwrap();
+    // Older results do not have it.
+    let mlps = |run: &Value| run["mlp_milliseconds_per_token"].as_f64();
+    let has_mlps = runs.iter().any(|run| mlps(run).is_some());
+    let (heading, rule) = if has_mlps { (" MLPs, ms a token |", "---:|") } else { ("", "") };
+    writeln!(
+        text,
+        "| | tokens/s | beside candle |{heading} drafts accepted | tokens a verification |\n\
+         |---|---:|---:|{rule}---:|---:|"
+    )
+    .unwrap();
     let rate = |run: &Value| run["tokens_per_second"].as_f64().unwrap();
     // candle in its best type.
     let is_candle = |run: &&Value| run["name"].as_str().unwrap().starts_with("candle");
@@ -85,10 +93,11 @@ fn write_generation(text: &mut String, device: &Path, file: &Path, report: &Valu
         let percent = |value: f64| format!("{:.0} %", 100.0 * value);
         writeln!(
             text,
-            "| {} | {:.0} | {:.2}x | {} | {} |",
+            "| {} | {:.0} | {:.2}x |{} {} | {} |",
             run["name"].as_str().unwrap(),
             rate(run),
             rate(run) / candle,
+            mlps(run).map(|time| format!(" {time:.2} |")).unwrap_or_default(),
             run["acceptance"].as_f64().map(percent).unwrap_or_default(),
             run["tokens_per_verification"].as_f64().map(|n| format!("{n:.2}")).unwrap_or_default(),
         )

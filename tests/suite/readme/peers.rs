@@ -1,6 +1,6 @@
 //! The comparison with what people use instead.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -40,9 +40,15 @@ fn write_peers(text: &mut String, file: &Path, report: &Value) {
         versions.join(", "),
     )
     .unwrap();
-    if report["ceilings"].is_object() {
-        let speeds = ceilings_of(&report["ceilings"]);
-        writeln!(text, "Ceilings of that run: {speeds}.\n").unwrap();
+    if let Some(ceilings) = report["ceilings"].as_object() {
+        // Operations that were measured in one run have the same.
+        let mut runs: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (op, ceilings) in ceilings {
+            runs.entry(ceilings_of(ceilings)).or_default().push(format!("`{op}`"));
+        }
+        let runs: Vec<String> =
+            runs.iter().map(|(speeds, ops)| format!("{}: {speeds}", ops.join(", "))).collect();
+        writeln!(text, "Ceilings, the highest of each run: {}.\n", runs.join("; ")).unwrap();
     }
     let results = report["results"].as_array().unwrap();
     // A table for blocks, one for heads and one for GRUs: the shapes of each have names of their own.
