@@ -191,14 +191,25 @@ impl<W, const STREAMS: usize> Ahead<W, STREAMS> for Along {
 }
 
 /// Those of the rows that are read next: what lies behind a row is not wanted.
+///
+/// Four of them may be as much as the first-level cache holds: where they are asked for into the second level, the rest of the
+/// rows that are read follows from there. (Zen 4, AVX2, a tenth of the neurons of 2048/8192: 1.16 times as fast in f32, 1.09
+/// in bf16. Not measured with more registers.)
 #[derive(Clone, Copy)]
 struct NextRows<W, const STREAMS: usize>([*const W; STREAMS]);
 
 impl<W: Copy, const STREAMS: usize> Ahead<W, STREAMS> for NextRows<W, STREAMS> {
     #[inline(always)]
-    fn prefetch<V: Vectors>(&mut self, v: V, _streams: [*const W; STREAMS], at: usize) {
-        for row in self.0 {
-            v.prefetch(row.wrapping_add(at).cast());
+    fn prefetch<V: Vectors>(&mut self, v: V, streams: [*const W; STREAMS], at: usize) {
+        for (stream, next) in streams.into_iter().zip(self.0) {
+            let next = next.wrapping_add(at).cast();
+            if V::HAS_FEW_REGISTERS {
+                let here = stream.wrapping_add(at).cast::<u8>();
+                v.prefetch(here.wrapping_add(distance::<V>()));
+                v.prefetch_second_level(next);
+            } else {
+                v.prefetch(next);
+            }
         }
     }
 }

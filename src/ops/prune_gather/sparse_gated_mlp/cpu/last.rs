@@ -9,6 +9,9 @@ use crate::backend::cpu::product::activations::row_stride;
 use crate::dtype::Float;
 use crate::ops::silu_mlp::mlp::cpu::layer::Output;
 
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
 /// The neurons of each token whose `h` is not zero.
 pub(super) struct Survivors<'a> {
     /// `[token][neuron]`, of which the first of each token count.
@@ -89,14 +92,20 @@ fn add<V: Vectors, W: Float, const ROWS: usize>(
     let ahead: [&[W]; ROWS] =
         std::array::from_fn(|index| row(next.get(index).copied().unwrap_or(rows[0])));
     let factors: [V::Vector; ROWS] = std::array::from_fn(|index| v.splat(factors[index]));
-    for at in (0..sums.len()).step_by(V::LANES) {
-        let lanes = at..sums.len().min(at + V::LANES);
-        let mut sum = v.load_slice(&sums[lanes.clone()]);
-        for index in 0..ROWS {
-            v.prefetch(ahead[index][at..].as_ptr().cast());
-            sum = v.mul_add(v.load_slice(&weights[index][lanes.clone()]), factors[index], sum);
+    let line = LINE / size_of::<W>();
+    for start in (0..sums.len()).step_by(line) {
+        for row in ahead {
+            v.prefetch(row[start..].as_ptr().cast());
         }
-        v.store_slice(sum, &mut sums[lanes]);
+        let end = sums.len().min(start + line);
+        for at in (start..end).step_by(V::LANES) {
+            let lanes = at..end.min(at + V::LANES);
+            let mut sum = v.load_slice(&sums[lanes.clone()]);
+            for index in 0..ROWS {
+                sum = v.mul_add(v.load_slice(&weights[index][lanes.clone()]), factors[index], sum);
+            }
+            v.store_slice(sum, &mut sums[lanes]);
+        }
     }
 }
 
