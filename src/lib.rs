@@ -72,7 +72,7 @@ pub mod registry;
 mod tensor;
 mod validate;
 
-pub use backend::cpu::{Cpu, InstructionSet, Workspace};
+pub use backend::cpu::{Cpu, InstructionSet, PackedWeight, Workspace};
 #[cfg(feature = "cuda")]
 pub use backend::cuda::{Cuda, CudaOptions, CudaTensor, CudaTensorMut, CudaWorkspace};
 #[cfg(feature = "wgpu")]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::backend::cpu::PackedWeight;
 use crate::dtype::DType;
 use crate::error::{Error, Problem};
 use crate::layout::Layout;
@@ -89,6 +90,55 @@ impl Validator {
             return Err(self.error(name, Problem::Shape, expected, got, meaning));
         }
         self.strides(name, layout)
+    }
+
+    /// That a tensor has no gaps.
+    pub(crate) fn contiguous(&self, name: &'static str, layout: &Layout) -> Result<(), Error> {
+        if layout.is_contiguous() {
+            return Ok(());
+        }
+        let got = format!("{:?}", layout.strides());
+        Err(self.error(name, Problem::Stride, "no gaps between rows", got, ""))
+    }
+
+    /// A weight, as it lies or packed.
+    ///
+    /// Returns its layout as it would lie without gaps, if it is packed.
+    pub(crate) fn packable(
+        &self,
+        name: &'static str,
+        layout: &Layout,
+        [rows, columns]: [usize; 2],
+    ) -> Result<Option<Layout>, Error> {
+        if layout.shape().len() < 3 {
+            return Ok(None);
+        }
+        let dtype = layout.dtype();
+        let packed = PackedWeight::layout(dtype, rows, columns)?;
+        if layout.shape() != packed.shape() {
+            let expected = format!("[{rows}, {columns}], or packed {:?}", packed.shape());
+            let got = format!("{:?}", layout.shape());
+            let remedy = "give the weight as it lies, or as PackedWeight makes it";
+            return Err(self.error(name, Problem::Shape, expected, got, remedy));
+        }
+        self.contiguous(name, layout)?;
+        Layout::contiguous(dtype, &[rows, columns]).map(Some)
+    }
+
+    /// That `name` is not packed where `other` is, or the other way round.
+    pub(crate) fn mixed_packing(
+        &self,
+        name: &'static str,
+        other: &'static str,
+        other_is_packed: bool,
+    ) -> Error {
+        let (expected, got) = match other_is_packed {
+            true => ("packed", "as it lies"),
+            false => ("as it lies", "packed"),
+        };
+        let expected = format!("{expected}, as {other} is");
+        let remedy = "pack all weights of the operation, or none";
+        self.error(name, Problem::Shape, expected, got, remedy)
     }
 
     /// An optional tensor: checked like [`Validator::tensor`] if it is there.

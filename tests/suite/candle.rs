@@ -1,14 +1,14 @@
 //! Operations on candle's tensors beside candle's own compositions.
 
-use candle_core::{D, DType as CandleType, Device, Tensor};
+use candle_core::{D, DType as CandleType, Device, Tensor, WithDType};
 use siluette::arguments::Repeated;
 use siluette::candle::{Output, Runner};
 use siluette::{
-    BiGru, BiGruArgs, DType, Error, ExitHead, ExitHeadArgs, FeatureAttention, FeatureAttentionArgs,
-    GatedMlp, GatedMlpArgs, GatherNorm, GatherNormArgs, NormScope, Problem, PrunedGatedMlp,
-    PrunedGatedMlpArgs, PrunedLinear, PrunedLinearArgs, ScatterAdd, ScatterAddArgs,
-    ScatterNormGather, ScatterNormGatherArgs, ScatterRows, ScatterRowsArgs, VerifyGreedy,
-    VerifyGreedyArgs,
+    BiGru, BiGruArgs, DType, Element, Error, ExitHead, ExitHeadArgs, FeatureAttention,
+    FeatureAttentionArgs, GatedMlp, GatedMlpArgs, GatherNorm, GatherNormArgs, HasLayout, NormScope,
+    PackedWeight, Problem, PrunedGatedMlp, PrunedGatedMlpArgs, PrunedLinear, PrunedLinearArgs,
+    ScatterAdd, ScatterAddArgs, ScatterNormGather, ScatterNormGatherArgs, ScatterRows,
+    ScatterRowsArgs, TensorRef, VerifyGreedy, VerifyGreedyArgs,
 };
 
 pub type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -61,6 +61,35 @@ fn rms_norm(x: &Tensor, weight: &Tensor) -> candle_core::Result<Tensor> {
 
 fn swiglu(x: &Tensor, [gate, up, down]: [&Tensor; 3]) -> candle_core::Result<Tensor> {
     (x.matmul(&gate.t()?)?.silu()? * x.matmul(&up.t()?)?)?.matmul(&down.t()?)
+}
+
+#[test]
+fn packed_weights_are_candles_tensors_as_well() -> Outcome {
+    fn pack<T: WithDType + Element>(weight: &Tensor) -> Result<Tensor, Box<dyn std::error::Error>> {
+        let values = weight.flatten_all()?.to_vec1::<T>()?;
+        let packed = PackedWeight::new(TensorRef::new(&values, weight.dims())?)?;
+        let values = packed.view().as_slice::<T>().expect("of the same type");
+        Ok(Tensor::from_slice(values, packed.view().layout().shape(), &Device::Cpu)?)
+    }
+    let (rows, hidden, ffn) = (5, 25, 40);
+    let weights = [tensor(&[ffn, hidden], 3), tensor(&[ffn, hidden], 4), tensor(&[hidden, ffn], 5)];
+    for (dtype, tolerance) in [(CandleType::F32, 1e-5), (CandleType::BF16, 2e-2)] {
+        let x = tensor(&[rows, hidden], 1).to_dtype(dtype)?;
+        let weights = weights.each_ref().map(|weight| weight.to_dtype(dtype));
+        let [gate, up, down] =
+            weights.into_iter().collect::<Result<Vec<_>, _>>()?.try_into().unwrap();
+        let expected = swiglu(&x, [&gate, &up, &down])?;
+        let pack = match dtype {
+            CandleType::F32 => pack::<f32>,
+            _ => pack::<siluette::bf16>,
+        };
+        let (gate, up, down) = (pack(&gate)?, pack(&up)?, pack(&down)?);
+        assert!(gate.rank() > 2);
+        let op = GatedMlp::new(hidden, ffn, dtype.try_into()?)?;
+        let args = GatedMlpArgs::new(&x, &gate, &up, &down, Output::like(&x)?);
+        assert_near(&Runner::new().run(&op, args)?.out, &expected, tolerance);
+    }
+    Ok(())
 }
 
 #[test]

@@ -55,10 +55,11 @@ impl Comparison {
         ffn: usize,
     ) -> Result<(), Failure> {
         let layers = Layers::<T>::new(hidden, ffn)?;
+        let packed = dense::pack(&layers)?;
         let dimensions = [("hidden", hidden), ("ffn", ffn)];
         let products = Products { weights: 3 * hidden * ffn, features: 2 * hidden };
         let shape = Shape { op: "gated_mlp", dtype: <T as Element>::DTYPE, dimensions, products };
-        self.compare(shape, &ROWS, |rows, peers| dense::measure(&layers, rows, peers))
+        self.compare(shape, &ROWS, |rows, peers| dense::measure(&layers, &packed, rows, peers))
     }
 
     pub fn pruned<T: Float + WithDType>(

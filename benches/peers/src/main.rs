@@ -10,6 +10,7 @@
 //! machine for a moment slows all alike. Threads: rayon's default for all, each pinned to a core and awake when the clock
 //! starts. Calls come from one of them, as an engine's should.
 //!
+//! - `siluette_packed` is the dense block on weights in panels (`PackedWeight`); all else of ours is on weights as they lie.
 //! - candle composes `matmul`, `silu` and `mul`, as its models do. The pruned block reads and writes half of the features
 //!   (DISP-LLM): siluette gathers and scatters inside the block, candle by `index_select` and `index_add` around it. Of the
 //!   head both give the best token, candle by `matmul` and `argmax`. The GRU reads 32 texts; candle's has one direction and

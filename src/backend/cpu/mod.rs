@@ -15,6 +15,7 @@ pub(crate) mod activation;
 mod denormals;
 pub(crate) mod float_rows;
 pub(crate) mod instructions;
+pub(crate) mod packed_weight;
 pub(crate) mod parallel;
 pub(crate) mod pieces;
 pub(crate) mod product;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 
 pub use instructions::InstructionSet;
 use instructions::Supported;
+pub use packed_weight::PackedWeight;
 pub use workspace::Workspace;
 
 use crate::error::{Backend, Error};

@@ -157,6 +157,15 @@ pub(crate) fn dispatch<J: ProductJob>(
     {
         return job.run(vectors, products);
     }
+    dispatch_widened(supported, weight, job)
+}
+
+/// As [`dispatch`], one operand at a time whatever the machine has: for packed weights.
+pub(crate) fn dispatch_widened<J: ProductJob>(
+    supported: Supported,
+    weight: DType,
+    job: J,
+) -> J::Output {
     with_float!(weight, W => {
         supported.dispatch(WithProducts(job, Widened::<W>(PhantomData)))
     })

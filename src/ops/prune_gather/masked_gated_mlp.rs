@@ -126,6 +126,8 @@ impl Cpu {
     ///
     /// `workspace` grows once to what this shape needs, and is reused.
     ///
+    /// Weights may be packed, all of them: [`PackedWeight`](crate::PackedWeight).
+    ///
     /// # Errors
     /// [`Error::Argument`] names the argument; `out` is then untouched.
     pub fn masked_gated_mlp(

@@ -172,6 +172,8 @@ impl Cpu {
     ///
     /// `workspace` grows once to what this shape needs, and is reused.
     ///
+    /// Weights may be packed, all of them: [`PackedWeight`](crate::PackedWeight).
+    ///
     /// # Errors
     /// [`Error::Argument`] names the argument, or the first index that is out of range or out of order; `out` is then untouched.
     pub fn pruned_linear(

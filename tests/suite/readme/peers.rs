@@ -79,7 +79,7 @@ fn write_peers_table(text: &mut String, columns: &str, unit: &str, results: &[&V
 }
 
 /// Our time, and how many times as long others take: with a roof its share, then the best of all, candle and, for a pruned
-/// block, our dense one; candle and burn in results that were measured without.
+/// block, our dense one, and our time with packed weights; candle and burn in results that were measured without.
 fn peers_cell(result: &Value) -> String {
     let ours = result["siluette_seconds"].as_f64().unwrap();
     let ratio = |name: &str| Some(result[format!("{name}_seconds")].as_f64()? / ours);
@@ -106,5 +106,7 @@ fn peers_cell(result: &Value) -> String {
         };
         lines.extend(ratio(name).map(|ratio| format!("{ratio:.1}x {title}")));
     }
+    let packed = result["siluette_packed_seconds"].as_f64();
+    lines.extend(packed.map(|packed| format!("packed {:.2} ms", packed * 1e3)));
     lines.join("<br>")
 }

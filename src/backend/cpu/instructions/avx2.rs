@@ -118,6 +118,13 @@ impl Vectors for Avx2 {
             let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
         }
+        unsafe fn load_bf16_of_pairs(self, from: *const bf16, member: usize) -> __m256 {
+            let pairs = _mm256_loadu_si256(from.cast());
+            _mm256_castsi256_ps(match member {
+                0 => _mm256_slli_epi32::<16>(pairs),
+                _ => _mm256_and_si256(pairs, _mm256_set1_epi32(0xFFFF_0000_u32 as i32)),
+            })
+        }
         unsafe fn store_f32(self, vector: __m256, to: *mut f32) { _mm256_storeu_ps(to, vector) }
         unsafe fn store_f16(self, vector: __m256, to: *mut f16) {
             _mm_storeu_si128(to.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(vector))

@@ -101,6 +101,13 @@ impl Vectors for Avx512 {
             let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
         }
+        unsafe fn load_bf16_of_pairs(self, from: *const bf16, member: usize) -> __m512 {
+            let pairs = _mm512_loadu_si512(from.cast());
+            _mm512_castsi512_ps(match member {
+                0 => _mm512_slli_epi32::<16>(pairs),
+                _ => _mm512_and_si512(pairs, _mm512_set1_epi32(0xFFFF_0000_u32 as i32)),
+            })
+        }
         unsafe fn store_f32(self, vector: __m512, to: *mut f32) { _mm512_storeu_ps(to, vector) }
         unsafe fn store_f16(self, vector: __m512, to: *mut f16) {
             _mm256_storeu_si256(to.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(vector))

@@ -101,6 +101,13 @@ impl Vectors for Neon {
         unsafe fn load_bf16(self, from: *const bf16) -> float32x4_t {
             vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(from.cast())))
         }
+        unsafe fn load_bf16_of_pairs(self, from: *const bf16, member: usize) -> float32x4_t {
+            let pairs = vld1q_u32(from.cast());
+            vreinterpretq_f32_u32(match member {
+                0 => vshlq_n_u32::<16>(pairs),
+                _ => vandq_u32(pairs, vdupq_n_u32(0xFFFF_0000)),
+            })
+        }
         unsafe fn store_f32(self, vector: float32x4_t, to: *mut f32) { vst1q_f32(to, vector) }
         unsafe fn store_f16(self, vector: float32x4_t, to: *mut f16) {
             let half: uint16x4_t;

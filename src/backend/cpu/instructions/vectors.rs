@@ -87,6 +87,19 @@ pub(crate) trait Vectors: Copy + fmt::Debug + Send + Sync + 'static {
     /// # Safety
     /// `LANES` elements from `from` on can be read.
     unsafe fn load_bf16(self, from: *const bf16) -> Self::Vector;
+    /// The first (0) or second (1) of each of `LANES` pairs.
+    ///
+    /// # Safety
+    /// `2 * LANES` elements from `from` on can be read.
+    #[inline(always)]
+    unsafe fn load_bf16_of_pairs(self, from: *const bf16, member: usize) -> Self::Vector {
+        let mut lanes = [0f32; MAX_LANES];
+        for (lane, value) in lanes[..Self::LANES].iter_mut().enumerate() {
+            // SAFETY: the caller's promise.
+            *value = unsafe { *from.add(2 * lane + member) }.to_f32();
+        }
+        self.load_slice(&lanes)
+    }
     /// # Safety
     /// `LANES` elements from `to` on can be written.
     unsafe fn store_f32(self, vector: Self::Vector, to: *mut f32);

@@ -2,8 +2,10 @@
 #![allow(unsafe_code, reason = "threads write disjoint parts of one buffer")]
 
 use super::TILE_ROWS;
+use super::stream_panels::Batches;
 use super::tiles::Packing;
 use crate::backend::cpu::instructions::{MAX_LANES, Vectors};
+use crate::backend::cpu::packed_weight::PANEL_ROWS;
 use crate::backend::cpu::parallel::Shared;
 use crate::backend::cpu::products::Products;
 use crate::dtype::Float;
@@ -24,6 +26,8 @@ pub(crate) enum Arrangement {
     Rows { rows: usize, columns: usize, stride: usize },
     /// Side by side, for the registers that hold tiles.
     Tiles(Packing),
+    /// Side by side in batches, for packed weights.
+    Batches { batches: Batches, columns: usize },
 }
 
 impl Arrangement {
@@ -39,6 +43,11 @@ impl Arrangement {
         }
     }
 
+    /// Batches of as many rows as meet a panel of packed weights at once.
+    pub fn batches<V: Vectors>(rows: usize, columns: usize) -> Arrangement {
+        Arrangement::Batches { batches: Batches::new::<V>(rows), columns }
+    }
+
     /// Operands of [`Arrangement::Tiles`].
     pub fn tile_operands(rows: usize, columns: usize) -> usize {
         rows.next_multiple_of(TILE_ROWS) * columns.next_multiple_of(MAX_STEP)
@@ -49,19 +58,30 @@ impl Arrangement {
         match self {
             Arrangement::Rows { rows, stride, .. } => rows * stride,
             Arrangement::Tiles(packing) => packing.operands(),
+            Arrangement::Batches { batches, columns } => batches.rows() * columns,
+        }
+    }
+
+    /// Elements from the sums of one row, with so many rows of weights, to the next row's.
+    pub fn sums_stride(&self, weight_rows: usize) -> usize {
+        match self {
+            // A line more, since powers of two would fall on few sets of the cache.
+            Arrangement::Batches { .. } => weight_rows.next_multiple_of(PANEL_ROWS) + PANEL_ROWS,
+            Arrangement::Rows { .. } | Arrangement::Tiles(_) => weight_rows,
         }
     }
 
     pub fn count(&self) -> usize {
         match self {
             Arrangement::Rows { rows, .. } => *rows,
+            Arrangement::Batches { batches, .. } => batches.rows(),
             Arrangement::Tiles(packing) => packing.rows(),
         }
     }
 
     pub fn columns(&self) -> usize {
         match self {
-            Arrangement::Rows { columns, .. } => *columns,
+            Arrangement::Rows { columns, .. } | Arrangement::Batches { columns, .. } => *columns,
             Arrangement::Tiles(packing) => packing.columns(),
         }
     }
@@ -86,6 +106,11 @@ impl<'a, T: Float> ActivationsMut<'a, T> {
     pub fn new(data: &'a mut [T], arrangement: Arrangement) -> ActivationsMut<'a, T> {
         assert!(data.len() >= arrangement.operands(), "too little room for activations");
         ActivationsMut { data: Shared::new(data), arrangement }
+    }
+
+    /// As [`Arrangement::sums_stride`].
+    pub fn sums_stride(&self, weight_rows: usize) -> usize {
+        self.arrangement.sums_stride(weight_rows)
     }
 
     /// Stores the columns from `column`, a multiple of the lanes, on: a vector, or what is left of the row and
@@ -124,6 +149,16 @@ impl<'a, T: Float> ActivationsMut<'a, T> {
                     to.copy_from_slice(values.unwrap_or(&[T::zeroed(); 2]));
                 }
             }
+            Arrangement::Batches { batches, columns } => {
+                let batch = batches.of(row);
+                let (width, place) = (batch.len(), batch.start * columns + row - batch.start);
+                v.store_slice(vector, &mut lanes[..V::LANES]);
+                for (index, value) in lanes[..V::LANES.min(columns - column)].iter().enumerate() {
+                    let place = place + (column + index) * width;
+                    // SAFETY: the caller's promise.
+                    unsafe { self.data.slice(place..place + 1)[0] = *value };
+                }
+            }
         }
     }
 }
@@ -150,7 +185,9 @@ impl<'a, T> Activations<'a, T> {
     pub fn stride(&self) -> usize {
         match self.arrangement {
             Arrangement::Rows { stride, .. } => stride,
-            Arrangement::Tiles(_) => unreachable!("handled by products of tiles"),
+            Arrangement::Tiles(_) | Arrangement::Batches { .. } => {
+                unreachable!("handled by products of their own")
+            }
         }
     }
 }

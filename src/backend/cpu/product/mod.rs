@@ -5,6 +5,7 @@ mod bands;
 mod matrix;
 mod panel;
 pub(crate) mod stream;
+pub(crate) mod stream_panels;
 mod stream_tiles;
 mod tile_product;
 pub(crate) mod tiles;

@@ -9,7 +9,7 @@
 use std::ops::Range;
 
 use super::activations::{Activations, Arrangement, MAX_STEP};
-use super::{Matrix, stream_tiles};
+use super::{Matrix, stream_panels, stream_tiles};
 use crate::backend::cpu::instructions::{Leaf, Vectors};
 use crate::backend::cpu::products::Products;
 
@@ -30,7 +30,7 @@ pub(crate) struct SumRows<'a, V: Vectors, P: Products<V>> {
     pub matrices: &'a [Matrix<'a, P::Weight>],
     pub rows: Range<usize>,
     pub activations: Activations<'a, P::Operand>,
-    /// `[matrix][activation row][weight row]`.
+    /// `[matrix][activation row][weight row]`, rows as far apart as the arrangement says.
     pub sums: &'a mut [f32],
 }
 
@@ -38,9 +38,13 @@ impl<V: Vectors, P: Products<V>> Leaf for SumRows<'_, V, P> {
     /// Activations are met in batches of equal size, as many at once as registers can hold sums for.
     #[inline(always)]
     fn run(self) {
-        if let Arrangement::Tiles(packing) = self.activations.arrangement {
-            let activations = (packing, self.activations.data);
-            return stream_tiles::sum(self, activations);
+        match self.activations.arrangement {
+            Arrangement::Rows { .. } => {}
+            Arrangement::Tiles(packing) => {
+                let activations = (packing, self.activations.data);
+                return stream_tiles::sum(self, activations);
+            }
+            Arrangement::Batches { batches, .. } => return stream_panels::sum(self, batches),
         }
         let [with_four, with_three] = V::STREAM_ROWS;
         let passes = self.activations.rows().div_ceil(with_three).max(1);

@@ -183,7 +183,8 @@ impl<V: Vectors, P: Products<V>> Block<'_, V, P> {
 
         let shared_n = ActivationsMut::new(&mut *n, n_arrangement);
         for_each_chunk(1, 1, &|_, _| {
-            p.enter(v, Prepare { v, input: &self.input, rows: rows.clone(), n: shared_n });
+            let (input, rows) = (&self.input, rows.clone());
+            p.enter(v, Prepare { v, input, rows, place: 0, n: shared_n });
         });
         let n = Activations::new(n, n_arrangement);
         let shared_h = Shared::new(&mut *h);

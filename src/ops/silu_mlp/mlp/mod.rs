@@ -175,7 +175,7 @@ impl<K: MlpKind> Operation for Mlp<K> {
     }
 
     fn validate(&self, args: &K::Args<Layout, Layout>) -> Result<(), Error> {
-        self.config.validate(&K::copied(args))
+        self.config.validate_weight_form(&K::copied(args)).map(drop)
     }
 
     fn validate_values(&self, args: &K::Args<TensorRef<'_>, Layout>) -> Result<(), Error> {

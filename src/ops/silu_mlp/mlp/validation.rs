@@ -8,7 +8,51 @@ use crate::ops::prune_gather::index_set::{check_ascending, index_values};
 use crate::tensor::TensorRef;
 use crate::validate::Validator;
 
+/// How an operation's weights lie in host memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightForm {
+    /// Row by row.
+    AsTheyLie,
+    /// As [`crate::PackedWeight`] makes them.
+    Packed,
+}
+
 impl MlpConfig {
+    /// As [`MlpConfig::validate`]; the weights may be packed, all of them or none.
+    pub fn validate_weight_form(
+        &self,
+        args: &MlpTensors<Layout, Layout>,
+    ) -> Result<WeightForm, Error> {
+        let check = Validator::new(self.op);
+        let first = [self.neurons(), self.inputs];
+        let second =
+            [self.outputs, if self.first == First::Absent { self.inputs } else { self.ffn }];
+        let mut lying = *args;
+        let weights = [
+            ("gate_weight", lying.gate_weight.as_mut(), first),
+            ("up_weight", lying.up_weight.as_mut(), first),
+            (self.down_names()[0], Some(&mut lying.down_weight), second),
+        ];
+        let mut packed = [None; 3];
+        for (packed, (name, layout, shape)) in packed.iter_mut().zip(weights) {
+            let Some(layout) = layout else { continue };
+            let lying = check.packable(name, layout, shape)?;
+            *packed = Some((name, lying.is_some()));
+            *layout = lying.unwrap_or(*layout);
+        }
+        self.validate(&lying)?;
+        let mut packed = packed.into_iter().flatten();
+        match packed.next() {
+            Some((first, is_packed)) => {
+                if let Some((name, _)) = packed.find(|&(_, other)| other != is_packed) {
+                    return Err(check.mixed_packing(name, first, is_packed));
+                }
+                Ok(if is_packed { WeightForm::Packed } else { WeightForm::AsTheyLie })
+            }
+            None => Ok(WeightForm::AsTheyLie),
+        }
+    }
+
     pub fn validate(&self, args: &MlpTensors<Layout, Layout>) -> Result<(), Error> {
         let check = Validator::new(self.op);
         let activation = self.activation_dtype;

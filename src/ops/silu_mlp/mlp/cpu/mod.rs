@@ -11,6 +11,7 @@ use layer::{Hidden, Input, Layer, Norm, Output};
 use strategy::{Kernel, Strategy};
 
 use super::config::{MlpConfig, MlpTensors};
+use super::validation::WeightForm;
 use crate::backend::cpu::float_rows::{FloatRows, FloatRowsMut};
 use crate::backend::cpu::instructions::Vectors;
 use crate::backend::cpu::product::Matrix;
@@ -27,7 +28,7 @@ pub(crate) fn mlp(
     args: MlpTensors<TensorRef<'_>, TensorMut<'_>>,
     workspace: &mut Workspace,
 ) -> Result<(), Error> {
-    op.validate(&args.layouts())?;
+    let form = op.validate_weight_form(&args.layouts())?;
     op.validate_values(&args.inputs())?;
     let rows = args.x.layout().shape()[0];
     if rows == 0 {
@@ -35,7 +36,10 @@ pub(crate) fn mlp(
     }
     let many_rows = ManyRows::of(cpu.instructions(), op.activation_dtype, op.weight_dtype);
     let threads = cpu.threads_for(strategy::products(op, rows));
-    let strategy = Strategy::choose(op, rows, threads, many_rows);
+    let strategy = match form {
+        WeightForm::Packed => Strategy::packed(op, rows, threads),
+        WeightForm::AsTheyLie => Strategy::choose(op, rows, threads, many_rows),
+    };
     run(cpu, op, args, workspace, strategy);
     Ok(())
 }
@@ -49,8 +53,11 @@ fn run(
     strategy: Strategy,
 ) {
     let job = MlpJob { op, args, workspace, strategy };
-    let dispatch =
-        || products::dispatch(cpu.instructions(), op.activation_dtype, op.weight_dtype, job);
+    let (instructions, weight) = (cpu.instructions(), op.weight_dtype);
+    let dispatch = || match job.strategy.kernel {
+        Kernel::Panels => products::dispatch_widened(instructions, weight, job),
+        _ => products::dispatch(instructions, op.activation_dtype, weight, job),
+    };
     if strategy.threads > 1 { cpu.enter(dispatch) } else { dispatch() }
 }
 
@@ -67,12 +74,13 @@ impl ProductJob for MlpJob<'_> {
     fn run<V: Vectors, P: Products<V>>(self, v: V, p: P) {
         let MlpJob { op, mut args, workspace, strategy } = self;
         let residual = args.residual.or(op.scatters.then_some(args.x));
+        let first = |weight| Matrix::packable(weight, [op.neurons(), op.inputs]);
         let first = match (args.gate_weight, args.up_weight) {
-            (Some(gate), Some(up)) => &[Matrix::new(gate), Matrix::new(up)][..],
-            (None, Some(up)) => &[Matrix::new(up)],
+            (Some(gate), Some(up)) => &[first(gate), first(up)][..],
+            (None, Some(up)) => &[first(up)],
             _ => &[],
         };
-        let down = Matrix::<P::Weight>::new(args.down_weight);
+        let down = Matrix::<P::Weight>::packable(args.down_weight, [op.outputs, op.depth()]);
         let layer = Layer {
             rows: args.x.layout().shape()[0],
             first,
@@ -108,7 +116,7 @@ impl ProductJob for MlpJob<'_> {
             },
         };
         match strategy.kernel {
-            Kernel::Stream | Kernel::StreamTiles => {
+            Kernel::Stream | Kernel::StreamTiles | Kernel::Panels => {
                 stream::run((v, p), &layer, strategy, workspace)
             }
             Kernel::Tiles => tiles::run((v, p), &layer, strategy, workspace),

@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use crate::backend::cpu::packed_weight::PANEL_ROWS;
 use crate::backend::cpu::product::tiles::{ROW_UNIT, block_rows};
 use crate::backend::cpu::products::ManyRows;
 use crate::ops::silu_mlp::mlp::config::{First, MlpConfig};
@@ -15,6 +16,8 @@ pub(super) enum Kernel {
     StreamTiles,
     /// Weights are copied in blocks and multiplied with many rows.
     Tiles,
+    /// Packed weights meet any number of rows.
+    Panels,
 }
 
 /// What runs where.
@@ -41,6 +44,11 @@ fn stream_limit(many_rows: ManyRows) -> usize {
 const STREAM_TILES_ROWS: RangeInclusive<usize> = 2..=64;
 /// Rows up to which a batch-invariant operation promises results that do not depend on the batch.
 const MAX_INVARIANT_ROWS: usize = 64;
+/// Rows that are taken through both products before the next: bounds the workspace, and keeps their
+/// activations in the last-level cache.
+pub(super) const MAX_ROWS: usize = 512;
+/// Sums of packed weights that stay in the second-level cache.
+const MAX_SUMS: usize = 1 << 16;
 /// Pieces for each thread, so that one that is held up does not hold up all.
 const CHUNKS_PER_THREAD: usize = 8;
 /// Streams are cut no shorter than this, since the start of each is a miss.
@@ -59,13 +67,11 @@ impl Strategy {
         };
         let matrices = first_matrices(op);
         let chunk = |rows: usize, columns: usize, matrices: usize| match kernel {
-            Kernel::Stream | Kernel::StreamTiles => {
-                stream_rows(rows, matrices * columns * op.weight_dtype.size(), threads)
-            }
             Kernel::Tiles => {
                 let largest = block_rows(matrices.max(1));
                 rows.div_ceil(threads * 2).next_multiple_of(ROW_UNIT).clamp(ROW_UNIT, largest)
             }
+            _ => stream_rows(rows, matrices * columns * op.weight_dtype.size(), threads),
         };
         Strategy {
             kernel,
@@ -75,6 +81,19 @@ impl Strategy {
                 chunk(op.outputs, op.depth(), 1),
             ],
         }
+    }
+
+    /// For packed weights.
+    pub fn packed(op: &MlpConfig, rows: usize, threads: usize) -> Strategy {
+        let chunk = |weight_rows: usize, columns: usize, matrices: usize| {
+            let row_bytes = matrices * columns * op.weight_dtype.size();
+            let most = MAX_SUMS / (matrices.max(1) * rows.clamp(1, MAX_ROWS));
+            let most = most.next_multiple_of(PANEL_ROWS);
+            stream_rows(weight_rows, row_bytes, threads).min(most)
+        };
+        let first = chunk(op.neurons(), op.inputs, first_matrices(op));
+        let chunk_rows = [first, chunk(op.outputs, op.depth(), 1)];
+        Strategy { kernel: Kernel::Panels, threads, chunk_rows }
     }
 }
 

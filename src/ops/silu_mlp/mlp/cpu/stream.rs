@@ -1,10 +1,10 @@
-//! A few rows: weights are streamed past the activations, as vectors or as tiles.
+//! Weights are streamed past the activations: a few rows, as vectors or as tiles; packed weights past any number.
 #![allow(unsafe_code, reason = "threads write disjoint parts of one buffer")]
 
 use std::ops::Range;
 
 use super::layer::{Input, Layer};
-use super::strategy::{Kernel, Strategy};
+use super::strategy::{Kernel, MAX_ROWS, Strategy};
 use crate::backend::cpu::Workspace;
 use crate::backend::cpu::instructions::{Leaf, Vectors};
 use crate::backend::cpu::parallel::{Shared, chunk, for_each_chunk};
@@ -13,24 +13,45 @@ use crate::backend::cpu::product::stream::SumRows;
 use crate::backend::cpu::products::Products;
 use crate::dtype::Float;
 
+/// Rows that a thread prepares at a time.
+const MAX_PREPARED: usize = 32;
+
 pub(super) fn run<V: Vectors, P: Products<V>>(
     tokens: (V, P),
     layer: &Layer<'_, P::Weight>,
     strategy: Strategy,
     workspace: &mut Workspace,
 ) {
-    let (rows, depth) = (layer.rows, layer.down.columns());
+    // Few rows are one part.
+    let parts = layer.rows.div_ceil(MAX_ROWS);
+    let part_rows = layer.rows.div_ceil(parts);
+    for part in 0..parts {
+        run_part(tokens, layer, chunk(layer.rows, part_rows, part), strategy, workspace);
+    }
+}
+
+fn run_part<V: Vectors, P: Products<V>>(
+    tokens: (V, P),
+    layer: &Layer<'_, P::Weight>,
+    part: Range<usize>,
+    strategy: Strategy,
+    workspace: &mut Workspace,
+) {
+    let (rows, depth) = (part.len(), layer.down.columns());
     let (inputs, outputs) = (layer.input.columns, layer.down.rows());
     let (v, p) = tokens;
     let arrange = |columns: usize| match strategy.kernel {
         Kernel::StreamTiles => Arrangement::tiles::<V, P>(p, rows, columns),
+        Kernel::Panels => Arrangement::batches::<V>(rows, columns),
         _ => Arrangement::rows(rows, columns),
     };
     let h_columns = if layer.first.is_empty() { 0 } else { depth };
     let (n_arrangement, h_arrangement) = (arrange(inputs), arrange(h_columns));
     let (n_length, h_length) = (n_arrangement.operands(), h_arrangement.operands());
     let [first_rows, second_rows] = strategy.chunk_rows;
-    let sums_length = rows * (first_rows * layer.first.len()).max(second_rows);
+    let first_stride = n_arrangement.sums_stride(first_rows);
+    let second_stride = n_arrangement.sums_stride(second_rows);
+    let sums_length = rows * (first_stride * layer.first.len()).max(second_stride);
     let mut arena = workspace.reserve(
         Workspace::bytes_for::<P::Operand>(n_length)
             + Workspace::bytes_for::<P::Operand>(h_length)
@@ -44,8 +65,11 @@ pub(super) fn run<V: Vectors, P: Products<V>>(
 
     let shared_n = ActivationsMut::new(&mut *n, n_arrangement);
     if depth > 0 {
-        for_each_chunk(1, 1, &|_, _| {
-            p.enter(v, Prepare { v, input: &layer.input, rows: 0..rows, n: shared_n })
+        let slots = if rows > MAX_PREPARED { strategy.threads } else { 1 };
+        for_each_chunk(slots, rows.div_ceil(MAX_PREPARED), &|_, index| {
+            let places = chunk(rows, MAX_PREPARED, index);
+            let (place, rows) = (places.start, part.start + places.start..part.start + places.end);
+            p.enter(v, Prepare { v, input: &layer.input, rows, place, n: shared_n })
         });
     }
     let n = Activations::new(n, n_arrangement);
@@ -56,7 +80,7 @@ pub(super) fn run<V: Vectors, P: Products<V>>(
         let (matrices, sums) = (layer.first, slot_sums(slot));
         let rows = neurons.clone();
         p.enter(v, SumRows { tokens, matrices, rows, activations: n, sums: &mut *sums });
-        p.enter(v, First { v, layer, neurons, sums, h: shared_h });
+        p.enter(v, First { v, layer, rows: part.len(), neurons, sums, h: shared_h });
     });
     let h = if layer.first.is_empty() { n } else { Activations::new(h, h_arrangement) };
 
@@ -65,7 +89,8 @@ pub(super) fn run<V: Vectors, P: Products<V>>(
         let (matrices, sums) = (&[layer.down], slot_sums(slot));
         let rows = features.clone();
         p.enter(v, SumRows { tokens, matrices, rows, activations: h, sums: &mut *sums });
-        p.enter(v, Second { v, layer, features, sums });
+        let (rows, stride) = (part.clone(), h.arrangement.sums_stride(features.len()));
+        p.enter(v, Second { v, layer, rows, features, sums, stride });
     });
 }
 
@@ -74,7 +99,8 @@ pub(crate) struct Prepare<'a, V, T> {
     pub v: V,
     pub input: &'a Input<'a>,
     pub rows: Range<usize>,
-    /// From the first of these rows on.
+    /// Where in `n` the first of them goes.
+    pub place: usize,
     pub n: ActivationsMut<'a, T>,
 }
 
@@ -82,7 +108,7 @@ impl<V: Vectors, T: Float> Leaf for Prepare<'_, V, T> {
     #[inline(always)]
     fn run(self) {
         let (v, input) = (self.v, self.input);
-        for (place, row) in self.rows.enumerate() {
+        for (place, row) in (self.place..).zip(self.rows) {
             let scale = input.scale(v, row);
             for column in (0..input.columns).step_by(V::LANES) {
                 let vector = input.load(v, row, column, scale);
@@ -97,6 +123,8 @@ impl<V: Vectors, T: Float> Leaf for Prepare<'_, V, T> {
 struct First<'a, V, W, T> {
     v: V,
     layer: &'a Layer<'a, W>,
+    /// How many.
+    rows: usize,
     neurons: Range<usize>,
     sums: &'a [f32],
     h: ActivationsMut<'a, T>,
@@ -105,15 +133,16 @@ struct First<'a, V, W, T> {
 impl<V: Vectors, W: Float, T: Float> Leaf for First<'_, V, W, T> {
     #[inline(always)]
     fn run(self) {
-        let First { v, layer, neurons, sums, h } = self;
+        let First { v, layer, rows, neurons, sums, h } = self;
         let gated = layer.first.len() == 2;
         let count = neurons.len();
-        for row in 0..layer.rows {
+        let stride = h.sums_stride(count);
+        for row in 0..rows {
             for at in (0..count).step_by(V::LANES) {
                 let biases = layer.hidden.biases(v, neurons.start + at, gated);
                 let lanes = at..count.min(at + V::LANES);
                 let sum = |matrix: usize| {
-                    let start = (matrix * layer.rows + row) * count;
+                    let start = (matrix * rows + row) * stride;
                     v.add(v.load_slice(&sums[start..][lanes.clone()]), biases[matrix])
                 };
                 let factors = layer.hidden.factors(v, neurons.start + at);
@@ -133,17 +162,20 @@ impl<V: Vectors, W: Float, T: Float> Leaf for First<'_, V, W, T> {
 struct Second<'a, V, W> {
     v: V,
     layer: &'a Layer<'a, W>,
+    rows: Range<usize>,
     features: Range<usize>,
     sums: &'a [f32],
+    /// From the sums of one row to the next row's.
+    stride: usize,
 }
 
 impl<V: Vectors, W: Float> Leaf for Second<'_, V, W> {
     #[inline(always)]
     fn run(self) {
-        let Second { v, layer, features, sums } = self;
+        let Second { v, layer, rows, features, sums, stride } = self;
         let count = features.len();
-        for row in 0..layer.rows {
-            let sums = &sums[row * count..][..count];
+        for (place, row) in rows.enumerate() {
+            let sums = &sums[place * stride..][..count];
             // SAFETY: these features belong to this chunk.
             unsafe { layer.output.copy_residual(v, row, &features) };
             for at in (0..count).step_by(V::LANES) {

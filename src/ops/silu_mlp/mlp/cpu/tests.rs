@@ -1,10 +1,10 @@
-//! Both kernels on every instruction set, against the oracle and against themselves.
+//! Every kernel on every instruction set, against the oracle and against themselves.
 
 use std::sync::Arc;
 
 use super::strategy::{Kernel, Strategy};
 use super::*;
-use crate::backend::cpu::InstructionSet;
+use crate::backend::cpu::{InstructionSet, PackedWeight};
 use crate::dtype::{DType, bf16, f16};
 use crate::layout::Layout;
 use crate::ops::silu_mlp::mlp::config::First;
@@ -12,9 +12,10 @@ use crate::ops::silu_mlp::mlp::reference;
 use crate::ops::silu_mlp::{MLP_DTYPES, Rounding};
 use crate::tensor::Tensor;
 
-const KERNELS: [Kernel; 3] = [Kernel::Stream, Kernel::StreamTiles, Kernel::Tiles];
+const KERNELS: [Kernel; 4] = [Kernel::Stream, Kernel::StreamTiles, Kernel::Tiles, Kernel::Panels];
 
 /// The tensors of a gated MLP with every option, rows separated by gaps of NaN.
+#[derive(Clone)]
 struct Problem {
     op: MlpConfig,
     rows: usize,
@@ -52,6 +53,20 @@ impl Problem {
         }
     }
 
+    /// With packed weights, for [`Kernel::Panels`].
+    fn packed(&self) -> Problem {
+        let pack = |weight: &Tensor| {
+            let view = PackedWeight::new(weight.view()).unwrap();
+            Tensor::copy_of(view.view())
+        };
+        Problem {
+            gate_weight: pack(&self.gate_weight),
+            up_weight: pack(&self.up_weight),
+            down_weight: pack(&self.down_weight),
+            ..self.clone()
+        }
+    }
+
     fn args<'a>(&'a self, out: &'a mut Tensor) -> MlpTensors<TensorRef<'a>, TensorMut<'a>> {
         MlpTensors::new(self.x.view(), self.down_weight.view(), out.view_mut())
             .up_weight(self.up_weight.view())
@@ -69,6 +84,9 @@ impl Problem {
     }
 
     fn strategy(&self, cpu: &Cpu, kernel: Kernel) -> Strategy {
+        if kernel == Kernel::Panels {
+            return Strategy::packed(&self.op, self.rows, cpu.threads());
+        }
         // One row or very many give the kernel, any number of rows can be run by either.
         let rows = if kernel == Kernel::Tiles { 1_000_000 } else { 1 };
         Strategy { kernel, ..Strategy::choose(&self.op, rows, cpu.threads(), ManyRows::Panels) }
@@ -76,9 +94,19 @@ impl Problem {
 
     fn run(&self, cpu: &Cpu, strategy: Strategy) -> Vec<f64> {
         let mut out = self.out(DType::F32);
-        let mut workspace = Workspace::poisoned(8 << 20);
-        run(cpu, &self.op, self.args(&mut out), &mut workspace, strategy);
+        self.run_to(cpu, strategy, &mut out);
         out.view().to_f64()
+    }
+
+    fn run_to(&self, cpu: &Cpu, strategy: Strategy, out: &mut Tensor) {
+        let mut workspace = Workspace::poisoned(8 << 20);
+        match strategy.kernel {
+            Kernel::Panels => {
+                let packed = self.packed();
+                run(cpu, &self.op, packed.args(out), &mut workspace, strategy);
+            }
+            _ => run(cpu, &self.op, self.args(out), &mut workspace, strategy),
+        }
     }
 
     fn assert_near_reference(&self, cpu: &Cpu, kernel: Kernel) {
@@ -126,7 +154,7 @@ fn cpus() -> impl Iterator<Item = Cpu> {
 }
 
 #[test]
-fn both_kernels_match_the_reference_at_every_boundary() {
+fn every_kernel_matches_the_reference_at_every_boundary() {
     // Rows around batches (3, 4, 6, 8), vectors (4, 8, 16) and tiles (12, 24, 64); columns around vectors,
     // pairs and blocks (128, 256); weight rows around streams (3, 4) and tiles (24).
     const SHAPES: [[usize; 3]; 14] = [
@@ -175,6 +203,7 @@ fn more_rows_than_one_part_holds() {
     let problem = Problem::new([1_030, 20, 9], (DType::F32, DType::F32));
     for cpu in cpus() {
         problem.assert_near_reference(&cpu, Kernel::Tiles);
+        problem.assert_near_reference(&cpu, Kernel::Panels);
     }
 }
 
@@ -283,7 +312,11 @@ fn denormals_are_flushed_inside_and_kept_outside() {
         problem.x = Tensor::from_f64(layout, vec![denormal; layout.elements()]);
         for kernel in KERNELS {
             let mut out = problem.out(DType::F32);
-            let mut args = problem.args(&mut out);
+            let packed = problem.packed();
+            let mut args = match kernel {
+                Kernel::Panels => packed.args(&mut out),
+                _ => problem.args(&mut out),
+            };
             args.norm_weight = None;
             let strategy = problem.strategy(&cpu, kernel);
             run(&cpu, &problem.op, args, &mut Workspace::default(), strategy);
@@ -304,7 +337,7 @@ fn outputs_of_every_type_are_rounded_once_and_gaps_left_alone() {
             for dtype in [DType::F16, DType::BF16] {
                 let mut out = problem.out(dtype);
                 out.span_bytes_mut().fill(0xFF);
-                run(&cpu, &problem.op, problem.args(&mut out), &mut Workspace::default(), strategy);
+                problem.run_to(&cpu, strategy, &mut out);
                 let rounded = |value: &f64| match dtype {
                     DType::F16 => f16::from_f32(*value as f32).to_f64(),
                     _ => bf16::from_f32(*value as f32).to_f64(),
@@ -316,4 +349,57 @@ fn outputs_of_every_type_are_rounded_once_and_gaps_left_alone() {
             }
         }
     }
+}
+
+#[test]
+fn a_row_of_packed_weights_does_not_depend_on_its_batch() {
+    for cpu in cpus() {
+        for dtypes in MLP_DTYPES {
+            let problem = Problem::new([70, 300, 90], dtypes);
+            let hidden = problem.op.hidden;
+            let all = problem.run(&cpu, problem.strategy(&cpu, Kernel::Panels));
+            for rows in [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 25, 64] {
+                let fewer = Problem {
+                    rows,
+                    x: first_rows(&problem.x, rows),
+                    residual: first_rows(&problem.residual, rows),
+                    ..problem.clone()
+                };
+                let some = fewer.run(&cpu, fewer.strategy(&cpu, Kernel::Panels));
+                assert_eq!(some, all[..rows * hidden], "{} {dtypes:?} {rows} rows", cpu.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn weights_are_all_packed_or_none_and_only_on_the_cpu() {
+    use crate::error::Problem as Mistake;
+
+    let problem = Problem::new([3, 40, 20], (DType::F32, DType::BF16));
+    let packed = problem.packed();
+    let mut out = problem.out(DType::F32);
+    out.span_bytes_mut().fill(0xFF);
+    let untouched = out.clone();
+    let cpu = Cpu::new();
+    let run = |args: MlpTensors<TensorRef<'_>, TensorMut<'_>>| {
+        mlp(&cpu, &problem.op, args, &mut Workspace::default())
+    };
+    let mut args = packed.args(&mut out);
+    args.down_weight = problem.down_weight.view();
+    let error = run(args).unwrap_err();
+    assert_eq!(error.problem(), Some(Mistake::Shape));
+    let text = error.to_string();
+    assert!(text.contains("down_weight") && text.contains("packed"), "{text}");
+    let mut args = packed.args(&mut out);
+    args.up_weight = Some(packed.down_weight.view());
+    let error = run(args).unwrap_err();
+    assert_eq!(error.problem(), Some(Mistake::Shape));
+    assert!(error.to_string().contains("[20, 40], or packed [2, 20, 16, 2]"), "{error}");
+    let error = reference::mlp(&problem.op, packed.args(&mut out)).unwrap_err();
+    assert_eq!(error.problem(), Some(Mistake::Shape));
+    assert_eq!(out.view().span_bytes(), untouched.view().span_bytes());
+    run(packed.args(&mut out)).unwrap();
+    let strategy = problem.strategy(&cpu, Kernel::Panels);
+    assert_eq!(out.view().to_f64(), problem.run(&cpu, strategy));
 }

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::layer::Layer;
-use super::strategy::Strategy;
+use super::strategy::{MAX_ROWS, Strategy};
 use crate::backend::cpu::Workspace;
 use crate::backend::cpu::instructions::{Leaf, MAX_LANES, Vectors};
 use crate::backend::cpu::parallel::{Shared, chunk, for_each_chunk};
@@ -13,9 +13,6 @@ use crate::backend::cpu::products::Products;
 use crate::backend::cpu::rms_norm::Scale;
 use crate::dtype::Float;
 
-/// Rows that are taken through both products before the next: bounds the workspace, and keeps their
-/// activations in the last-level cache.
-const MAX_ROWS: usize = 512;
 /// Columns of a few rows that are packed at a time.
 const PACK_COLUMNS: usize = 64;
 
