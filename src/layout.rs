@@ -111,8 +111,11 @@ impl Layout {
         self.columns() <= 1 || self.strides().last() == Some(&1)
     }
 
-    /// Whether the elements fill their span in row-major order.
+    /// Whether the elements fill their span in row-major order, as no elements do.
     pub fn is_contiguous(&self) -> bool {
+        if self.shape().contains(&0) {
+            return true;
+        }
         let mut expected = 1;
         for (&length, &stride) in self.shape().iter().zip(self.strides()).rev() {
             if length > 1 && stride != expected {
@@ -208,9 +211,10 @@ mod tests {
 
     #[test]
     fn empty_tensors_span_nothing() {
-        for shape in [&[0usize, 4][..], &[4, 0], &[0]] {
+        for shape in [&[0usize, 4][..], &[4, 0], &[0], &[4, 0, 16]] {
             let layout = Layout::contiguous(DType::F32, shape).unwrap();
             assert_eq!((layout.elements(), layout.span()), (0, 0));
+            assert!(layout.is_contiguous());
         }
     }
 

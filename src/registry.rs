@@ -110,6 +110,20 @@ pub trait Prepared: Send + Sync {
     /// Those of the operation and of the device.
     fn load(&self, device: &Device, outputs: NamedTensors) -> Result<Box<dyn Loaded>, Error>;
 
+    /// As [`Prepared::load`], with other tensors for some inputs: packed weights.
+    ///
+    /// # Errors
+    /// Likewise.
+    fn load_with(
+        &self,
+        device: &Device,
+        inputs: NamedTensors,
+        outputs: NamedTensors,
+    ) -> Result<Box<dyn Loaded>, Error>;
+
+    /// The inputs that are not updated.
+    fn inputs(&self) -> &NamedTensors;
+
     /// As [`Operation::trim`].
     ///
     /// # Errors
@@ -244,9 +258,24 @@ impl<O: Operation> Prepared for PreparedOperation<O> {
         self.op.magnitude(&self.values(), output)
     }
 
-    fn load(&self, device: &Device, mut outputs: NamedTensors) -> Result<Box<dyn Loaded>, Error> {
+    fn load(&self, device: &Device, outputs: NamedTensors) -> Result<Box<dyn Loaded>, Error> {
+        self.load_with(device, NamedTensors::new(), outputs)
+    }
+
+    fn load_with(
+        &self,
+        device: &Device,
+        inputs: NamedTensors,
+        mut outputs: NamedTensors,
+    ) -> Result<Box<dyn Loaded>, Error> {
         outputs.extend(self.updates.clone());
-        device.load(&self.op, self.inputs.clone(), outputs)
+        let mut all = self.inputs.clone();
+        all.extend(inputs);
+        device.load(&self.op, all, outputs)
+    }
+
+    fn inputs(&self) -> &NamedTensors {
+        &self.inputs
     }
 
     fn trim(&self, outputs: &mut NamedTensors) -> Result<(), Error> {

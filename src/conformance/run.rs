@@ -1,6 +1,7 @@
 //! Running a case: the oracle once, then any number of devices.
 
 use super::{Case, Comparison, Tolerance, poison, tolerance_for, with_gap};
+use crate::backend::cpu::PackedWeight;
 use crate::device::{Device, NamedTensors};
 use crate::dtype::DType;
 use crate::error::{Error, Problem};
@@ -101,7 +102,11 @@ impl Oracle {
 
     /// Runs the case on a device, into poisoned outputs, and compares.
     pub fn check(&self, device: &Device) -> Outcome {
-        match self.run(device) {
+        self.outcome(self.run(device, NamedTensors::new()))
+    }
+
+    fn outcome(&self, outputs: Result<NamedTensors, Error>) -> Outcome {
+        match outputs {
             Ok(outputs) => self.compare(&outputs),
             Err(error @ Error::Unsupported { .. }) => {
                 Outcome { status: Status::Unsupported(error.to_string()), comparison: None }
@@ -110,9 +115,21 @@ impl Oracle {
         }
     }
 
-    fn run(&self, device: &Device) -> Result<NamedTensors, Error> {
+    /// As [`Oracle::check`], with packed weights.
+    pub fn check_packed(&self, device: &Device) -> Outcome {
+        let weights = ["gate_weight", "up_weight", "down_weight", "weight"];
+        let inputs = self.prepared.inputs();
+        let weights = weights.iter().filter_map(|&name| Some((name, inputs.get(name)?)));
+        let packed = weights.map(|(name, weight)| {
+            let packed = PackedWeight::new(weight.view())?;
+            Ok((name.to_owned(), Tensor::copy_of(packed.view())))
+        });
+        self.outcome(packed.collect::<Result<_, _>>().and_then(|packed| self.run(device, packed)))
+    }
+
+    fn run(&self, device: &Device, inputs: NamedTensors) -> Result<NamedTensors, Error> {
         let outputs = poisoned(self.output_gap, self.prepared.outputs())?;
-        let mut loaded = self.prepared.load(device, outputs)?;
+        let mut loaded = self.prepared.load_with(device, inputs, outputs)?;
         for _ in 0..RUNS {
             loaded.run(1)?;
         }

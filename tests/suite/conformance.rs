@@ -42,6 +42,23 @@ fn cpu() {
     }
 }
 
+/// Every case of the operations that take packed weights.
+#[test]
+fn cpu_with_packed_weights() {
+    let blocks = ["gated_mlp", "silu_mlp", "pruned_linear", "pruned_gated_mlp", "masked_gated_mlp"];
+    for set in InstructionSet::available() {
+        let device = Device::Cpu(Cpu::new().with_instruction_set(set).unwrap());
+        let mut passed = BTreeMap::new();
+        for (case, oracle) in ORACLES.iter().filter(|(case, _)| blocks.contains(&case.op)) {
+            let status = oracle.check_packed(&device).status;
+            assert_eq!(status, Status::Pass, "{set} {} {} {}", case.op, case.dtype, case.name);
+            *passed.entry(case.op).or_insert(0) += 1;
+        }
+        println!("{set}: {passed:?} cases pass");
+        assert_eq!(passed.len(), blocks.len(), "an operation had no case");
+    }
+}
+
 /// Two devices, each in a thread of its own: most of the time goes into compiling pipelines, which a driver in
 /// software does in the thread that asks.
 #[test]

@@ -37,8 +37,8 @@ const NAME: &str = "PackedWeight";
 /// Where processors have AVX2 and no AVX-512, above all for 4 to 16 tokens at a time: verification of drafts, small batches.
 /// (Zen 4, 2 threads, 2048/8192, times as fast as with weights as they lie: f32 1.2 with 6 tokens, 1.3 with 8, 1.5 with 12,
 /// 1.0 with 64; bf16 1.1 with 4, 1.3 with 6, 1.1 with 8, 1.2 with 12, 1.1 with 64.) A single token takes the time of reading the
-/// weights, packed or not. With AVX-512 or AMX, leave weights as they lie: their instructions for pairs and tiles of bf16 are
-/// not used on panels, and nothing was measured.
+/// weights, packed or not; hundreds of tokens take up to a tenth longer if packed. With AVX-512 or AMX, leave weights as they
+/// lie: their instructions for pairs and tiles of bf16 are not used on panels, and nothing was measured.
 ///
 /// ```
 /// use siluette::{Cpu, DType, GatedMlp, GatedMlpArgs, PackedWeight, TensorMut, TensorRef, Workspace};

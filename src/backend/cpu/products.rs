@@ -145,6 +145,10 @@ pub(crate) trait ProductJob {
 
 /// Runs `job` with the best products that the machine has for floating-point weights of type `weight`
 /// under activations of type `activation`.
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    expect(unused_variables, reason = "only x86-64 has instructions for pairs of bf16 here")
+)]
 pub(crate) fn dispatch<J: ProductJob>(
     supported: Supported,
     activation: DType,

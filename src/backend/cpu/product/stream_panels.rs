@@ -7,7 +7,7 @@
 //! Zen 4, AVX2, 2 threads, 2048/8192: memory holds back up to 8 rows in f32 and 4 in bf16 (31 GB/s of 33; with weights as they
 //! lie 23 and 26), arithmetic more of them (155 to 163 of 184 GFLOP/s). Four rows are the smallest batch that could reach
 //! that: eight sums just hide the latency of a multiply-add. Tried without gain: panels of 48 rows, so that four rows have
-//! twelve sums.
+//! twelve sums; for hundreds of rows, blocks of all panels for the same columns one after another.
 #![allow(unsafe_code, reason = "unchecked loads and stores in the innermost loops")]
 
 use std::ops::Range;

@@ -24,7 +24,7 @@ impl MlpConfig {
         args: &MlpTensors<Layout, Layout>,
     ) -> Result<WeightForm, Error> {
         let check = Validator::new(self.op);
-        let first = [self.neurons(), self.inputs];
+        let first = [self.ffn, self.inputs];
         let second =
             [self.outputs, if self.first == First::Absent { self.inputs } else { self.ffn }];
         let mut lying = *args;
