@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::backend::cpu::PackedWeight;
+use crate::backend::cpu::packed_weight::{PackedWeight, WeightForm};
 use crate::dtype::DType;
 use crate::error::{Error, Problem};
 use crate::layout::Layout;
@@ -101,17 +101,15 @@ impl Validator {
         Err(self.error(name, Problem::Stride, "no gaps between rows", got, ""))
     }
 
-    /// A weight, as it lies or packed.
-    ///
-    /// Returns its layout as it would lie without gaps, if it is packed.
-    pub(crate) fn packable(
+    /// How a weight lies. If it is packed, its `layout` becomes what it would be without gaps.
+    pub(crate) fn weight_form(
         &self,
         name: &'static str,
-        layout: &Layout,
+        layout: &mut Layout,
         [rows, columns]: [usize; 2],
-    ) -> Result<Option<Layout>, Error> {
+    ) -> Result<WeightForm, Error> {
         if layout.shape().len() < 3 {
-            return Ok(None);
+            return Ok(WeightForm::AsTheyLie);
         }
         let dtype = layout.dtype();
         let packed = PackedWeight::layout(dtype, rows, columns)?;
@@ -122,7 +120,8 @@ impl Validator {
             return Err(self.error(name, Problem::Shape, expected, got, remedy));
         }
         self.contiguous(name, layout)?;
-        Layout::contiguous(dtype, &[rows, columns]).map(Some)
+        *layout = Layout::contiguous(dtype, &[rows, columns])?;
+        Ok(WeightForm::Packed)
     }
 
     /// That `name` is not packed where `other` is, or the other way round.
@@ -130,11 +129,11 @@ impl Validator {
         &self,
         name: &'static str,
         other: &'static str,
-        other_is_packed: bool,
+        others: WeightForm,
     ) -> Error {
-        let (expected, got) = match other_is_packed {
-            true => ("packed", "as it lies"),
-            false => ("as it lies", "packed"),
+        let (expected, got) = match others {
+            WeightForm::Packed => ("packed", "as it lies"),
+            WeightForm::AsTheyLie => ("as it lies", "packed"),
         };
         let expected = format!("{expected}, as {other} is");
         let remedy = "pack all weights of the operation, or none";

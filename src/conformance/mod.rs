@@ -9,7 +9,7 @@ mod tolerance;
 
 pub use cases::{cases, cases_for, tolerance_for};
 pub(crate) use random::list_lengths;
-pub use run::{Oracle, Outcome, Status};
+pub use run::{Oracle, Outcome, Status, packed_weights};
 pub use tolerance::{Comparison, Tolerance};
 
 use crate::device::NamedTensors;

@@ -117,14 +117,8 @@ impl Oracle {
 
     /// As [`Oracle::check`], with packed weights.
     pub fn check_packed(&self, device: &Device) -> Outcome {
-        let weights = ["gate_weight", "up_weight", "down_weight", "weight"];
-        let inputs = self.prepared.inputs();
-        let weights = weights.iter().filter_map(|&name| Some((name, inputs.get(name)?)));
-        let packed = weights.map(|(name, weight)| {
-            let packed = PackedWeight::new(weight.view())?;
-            Ok((name.to_owned(), Tensor::copy_of(packed.view())))
-        });
-        self.outcome(packed.collect::<Result<_, _>>().and_then(|packed| self.run(device, packed)))
+        let packed = packed_weights(self.prepared.inputs());
+        self.outcome(packed.and_then(|packed| self.run(device, packed)))
     }
 
     fn run(&self, device: &Device, inputs: NamedTensors) -> Result<NamedTensors, Error> {
@@ -170,6 +164,20 @@ impl Oracle {
         let (got, want) = (output.view().to_f64(), expected.view().to_f64());
         Comparison::new(tolerance, dtype, &got, &want, &magnitude)
     }
+}
+
+/// Those of the inputs that [`PackedWeight`] is for, packed.
+///
+/// # Errors
+/// Those of [`PackedWeight::new`].
+pub fn packed_weights(inputs: &NamedTensors) -> Result<NamedTensors, Error> {
+    let names = ["gate_weight", "up_weight", "down_weight", "weight", "head_weight"];
+    let weights = names.iter().filter_map(|&name| Some((name, inputs.get(name)?)));
+    let packed = weights.map(|(name, weight)| {
+        let packed = PackedWeight::new(weight.view())?;
+        Ok((name.to_owned(), Tensor::copy_of(packed.view())))
+    });
+    packed.collect()
 }
 
 /// The second run starts from a workspace and outputs that are not fresh.

@@ -28,9 +28,9 @@ fn device_with_border(wgmma_rows: usize) -> Option<Device> {
 #[test]
 fn wgmma_sums_a_row_in_one_order_whatever_the_batch() {
     let Some(device) = device_with_border(1) else { return };
-    assert_rows_do_not_depend_on_their_batch::<f16>(&device, 131, &[MANY]);
-    assert_rows_do_not_depend_on_their_batch::<bf16>(&device, 67, &[MANY]);
-    assert_shards_merge_to_the_whole(&device, &[MANY]);
+    assert_rows_do_not_depend_on_their_batch::<f16>(&device, 131, &[MANY], run);
+    assert_rows_do_not_depend_on_their_batch::<bf16>(&device, 67, &[MANY], run);
+    assert_shards_merge_to_the_whole(&device, &[MANY], run);
 }
 
 /// A head of whole numbers, whose sums are exact in any order, with a row of infinite logits and one of NaN.

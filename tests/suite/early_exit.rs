@@ -4,7 +4,7 @@
 use siluette::device::NamedTensors;
 use siluette::{Cpu, DType, Device, Element, Float, HasLayout, Parameters, Tensor, bf16, f16};
 
-use crate::support::{devices, integers, ints, parameters, run};
+use crate::support::{cpus, devices, integers, ints, parameters, run, run_packed};
 
 const HIDDEN: usize = 72;
 const VOCABULARY: usize = 700;
@@ -64,17 +64,31 @@ pub fn assert_same_bits(got: &NamedTensors, want: &NamedTensors, what: &str) {
 #[test]
 fn rows_do_not_depend_on_their_batch() {
     for device in devices() {
-        assert_rows_do_not_depend_on_their_batch::<f32>(&device, 67, &[]);
-        assert_rows_do_not_depend_on_their_batch::<f16>(&device, 67, &[]);
-        assert_rows_do_not_depend_on_their_batch::<bf16>(&device, 67, &[]);
+        assert_rows_do_not_depend_on_their_batch::<f32>(&device, 67, &[], run);
+        assert_rows_do_not_depend_on_their_batch::<f16>(&device, 67, &[], run);
+        assert_rows_do_not_depend_on_their_batch::<bf16>(&device, 67, &[], run);
     }
 }
+
+#[test]
+fn with_packed_weights_neither_batches_nor_shards_matter() {
+    for device in cpus() {
+        assert_rows_do_not_depend_on_their_batch::<f32>(&device, 131, &[], run_packed);
+        assert_rows_do_not_depend_on_their_batch::<f16>(&device, 67, &[], run_packed);
+        assert_rows_do_not_depend_on_their_batch::<bf16>(&device, 131, &[], run_packed);
+        assert_shards_merge_to_the_whole(&device, &[], run_packed);
+    }
+}
+
+/// [`run`] or [`run_packed`].
+type Run = fn(&Device, &str, &NamedTensors, &Parameters) -> NamedTensors;
 
 /// Parts of so many rows, at least 67, give the bits of all of them.
 pub fn assert_rows_do_not_depend_on_their_batch<T: Float>(
     device: &Device,
     rows: usize,
     options: &[(&str, &str)],
+    run: Run,
 ) {
     let inputs = head::<T>(rows);
     let results = [("top_k", "6"), ("logits", "true"), ("seed", "5")];
@@ -95,12 +109,12 @@ pub fn assert_rows_do_not_depend_on_their_batch<T: Float>(
 #[test]
 fn shards_merge_to_the_whole() {
     for device in devices() {
-        assert_shards_merge_to_the_whole(&device, &[]);
+        assert_shards_merge_to_the_whole(&device, &[], run);
     }
 }
 
 /// States of the parts of a vocabulary, merged, give the bits of the whole.
-pub fn assert_shards_merge_to_the_whole(device: &Device, options: &[(&str, &str)]) {
+pub fn assert_shards_merge_to_the_whole(device: &Device, options: &[(&str, &str)], run: Run) {
     let inputs = head::<bf16>(9);
     let results = [("top_k", "7"), ("seed", "9"), ("valid_vocab", "650"), ("softcap", "9")];
     let options = [&results[..], options].concat();

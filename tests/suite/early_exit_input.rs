@@ -1,9 +1,14 @@
 //! Bad arguments of the heads and of the merge: each gives a typed error that names the argument.
 
+use siluette::conformance::packed_weights;
+use siluette::device::NamedTensors;
 use siluette::{
-    Cpu, DType, Error, ExitHead, ExitHeadArgs, ExitHeadStates, ExitHeadStatesArgs, Layout,
-    MergeExitStates, MergeExitStatesArgs, Operation, Problem, TensorMut, TensorRef, Workspace,
+    Backend, Cpu, DType, Error, ExitHead, ExitHeadArgs, ExitHeadStates, ExitHeadStatesArgs, Layout,
+    MergeExitStates, MergeExitStatesArgs, Operation, PackedWeight, Parameters, Problem, Tensor,
+    TensorMut, TensorRef, Workspace, registry,
 };
+
+use crate::support::open;
 
 fn layout(dtype: DType, shape: &[usize]) -> Layout {
     Layout::contiguous(dtype, shape).unwrap()
@@ -86,6 +91,51 @@ fn arguments_of_a_head() {
     assert_named(plain.validate(&good()).unwrap_err(), "norm_weight", Problem::Unexpected);
     let none = op().with_top_k(0).unwrap();
     assert_named(none.validate(&good()).unwrap_err(), "top_tokens", Problem::Unexpected);
+}
+
+/// The weight is taken packed by the CPU alone.
+#[test]
+fn packed_weights_of_a_head() {
+    let mut args = good();
+    args.head_weight = PackedWeight::layout(DType::F32, 300, 4).unwrap();
+    op().validate(&args).unwrap();
+    for wrong in [[19, 3, 16], [18, 4, 16], [19, 4, 8]] {
+        args.head_weight = f32s(&wrong);
+        assert_named(op().validate(&args).unwrap_err(), "head_weight", Problem::Shape);
+    }
+    args.head_weight = PackedWeight::layout(DType::F16, 300, 4).unwrap();
+    assert_named(op().validate(&args).unwrap_err(), "head_weight", Problem::DType);
+    args.head_weight = Layout::strided(DType::F32, &[19, 4, 16], &[80, 16, 1]).unwrap();
+    assert_named(op().validate(&args).unwrap_err(), "head_weight", Problem::Stride);
+
+    let (hidden, weight) = ([1f32; 8], [1f32; 20]);
+    let packed = PackedWeight::new(TensorRef::new(&weight, &[5, 4]).unwrap()).unwrap();
+    let op = ExitHead::new(4, 5, DType::F32).unwrap();
+    let mut token = [7i32; 2];
+    let args = ExitHeadArgs::new(TensorRef::new(&hidden, &[2, 4]).unwrap(), packed.view())
+        .token(TensorMut::new(&mut token, &[2]).unwrap());
+    assert_named(op.run_reference(args).unwrap_err(), "head_weight", Problem::Shape);
+    assert_eq!(token, [7; 2]);
+    let inputs = [
+        ("hidden", Tensor::from_slice(&hidden, &[2, 4]).unwrap()),
+        ("head_weight", Tensor::from_slice(&weight, &[5, 4]).unwrap()),
+    ];
+    let inputs: NamedTensors = inputs.map(|(name, tensor)| (name.to_owned(), tensor)).into();
+    for backend in [Backend::Wgpu, Backend::Cuda] {
+        let Some(device) = open(backend) else { continue };
+        for op in ["exit_head", "exit_head_states"] {
+            let prepared =
+                registry::find(op).unwrap().prepare(inputs.clone(), &Parameters::new()).unwrap();
+            let outputs = prepared
+                .outputs()
+                .iter()
+                .map(|(name, &layout)| (name.clone(), Tensor::zeros(layout)));
+            let loaded =
+                prepared.load_with(&device, packed_weights(&inputs).unwrap(), outputs.collect());
+            let error = loaded.and_then(|mut loaded| loaded.run(1)).unwrap_err();
+            assert_named(error, "head_weight", Problem::Shape);
+        }
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Which backends must be there, and how to run an operation on one.
 
+use siluette::conformance::packed_weights;
 use siluette::device::NamedTensors;
 use siluette::{
     Backend, Cpu, Device, Error, InstructionSet, Parameters, Problem, Tensor, registry,
@@ -48,11 +49,15 @@ pub fn assert_texts_are_checked(run: impl Fn(&[usize], &[i32], bool) -> Result<(
     }
 }
 
+/// The CPU, by each instruction set of this machine.
+pub fn cpus() -> impl Iterator<Item = Device> {
+    InstructionSet::available()
+        .map(|set| Device::Cpu(Cpu::new().with_instruction_set(set).unwrap()))
+}
+
 /// The CPU with every instruction set, and the GPUs that there are.
 pub fn devices() -> Vec<Device> {
-    let cpus = InstructionSet::available()
-        .map(|set| Device::Cpu(Cpu::new().with_instruction_set(set).unwrap()));
-    cpus.chain([Backend::Wgpu, Backend::Cuda].into_iter().filter_map(open)).collect()
+    cpus().chain([Backend::Wgpu, Backend::Cuda].into_iter().filter_map(open)).collect()
 }
 
 pub fn parameters(pairs: &[(&str, &str)]) -> Parameters {
@@ -66,13 +71,33 @@ pub fn run(
     inputs: &NamedTensors,
     parameters: &Parameters,
 ) -> NamedTensors {
+    run_with(device, op, inputs, parameters, NamedTensors::new())
+}
+
+/// As [`run`], with packed weights.
+pub fn run_packed(
+    device: &Device,
+    op: &str,
+    inputs: &NamedTensors,
+    parameters: &Parameters,
+) -> NamedTensors {
+    run_with(device, op, inputs, parameters, packed_weights(inputs).unwrap())
+}
+
+fn run_with(
+    device: &Device,
+    op: &str,
+    inputs: &NamedTensors,
+    parameters: &Parameters,
+    others: NamedTensors,
+) -> NamedTensors {
     let prepared = registry::find(op).unwrap().prepare(inputs.clone(), parameters).unwrap();
     let poisoned = prepared.outputs().iter().map(|(name, layout)| {
         let mut tensor = Tensor::zeros(*layout);
         tensor.span_bytes_mut().fill(0x55);
         (name.clone(), tensor)
     });
-    let mut loaded = prepared.load(device, poisoned.collect()).unwrap();
+    let mut loaded = prepared.load_with(device, others, poisoned.collect()).unwrap();
     loaded.run(1).unwrap();
     loaded.outputs().unwrap()
 }

@@ -22,13 +22,22 @@ const STRIP: usize = 64;
 
 const NAME: &str = "PackedWeight";
 
+/// How an operation's weights lie in host memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WeightForm {
+    /// Row by row.
+    AsTheyLie,
+    /// As [`PackedWeight`] makes them.
+    Packed,
+}
+
 /// A weight of `nn.Linear`, `[out_features, in_features]`, packed into panels: `[out_features / 16, in_features, 16]`, in
 /// bf16 `[out_features / 16, in_features / 2, 16, 2]`, rounded up, with zeros behind the last output and input feature.
 ///
 /// For engines that keep their weights. On the [`Cpu`](crate::Cpu), the weights of [`GatedMlp`](crate::GatedMlp),
-/// [`SiluMlp`](crate::SiluMlp), [`PrunedLinear`](crate::PrunedLinear), [`PrunedGatedMlp`](crate::PrunedGatedMlp) and
-/// [`MaskedGatedMlp`](crate::MaskedGatedMlp) may be packed, all of an operation's or none: a packed weight is given as
-/// any tensor, its rank tells it apart. Panels are the same on every machine: what was packed once can be written to a file and
+/// [`SiluMlp`](crate::SiluMlp), [`PrunedLinear`](crate::PrunedLinear), [`PrunedGatedMlp`](crate::PrunedGatedMlp),
+/// [`MaskedGatedMlp`](crate::MaskedGatedMlp), [`ExitHead`](crate::ExitHead) and [`ExitHeadStates`](crate::ExitHeadStates)
+/// may be packed, all of an operation's or none: a packed weight is given as any tensor, its rank tells it apart. Panels are the same on every machine: what was packed once can be written to a file and
 /// mapped again, with [`PackedWeight::layout`]. Other backends, and the reference, refuse it as a shape that is not the weight's.
 ///
 /// A row's result does not depend on the rows beside it, however many.

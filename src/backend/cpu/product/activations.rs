@@ -19,6 +19,12 @@ pub(crate) const fn row_stride(columns: usize) -> usize {
     columns.next_multiple_of(MAX_STEP) + MAX_STEP
 }
 
+/// Of [`Arrangement::Batches`], as [`Arrangement::sums_stride`]: a line more than whole panels need, since powers of two
+/// would fall on few sets of the cache.
+pub(crate) const fn batches_sums_stride(weight_rows: usize) -> usize {
+    weight_rows.next_multiple_of(PANEL_ROWS) + PANEL_ROWS
+}
+
 /// How rows of activations lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Arrangement {
@@ -65,8 +71,7 @@ impl Arrangement {
     /// Elements from the sums of one row, with so many rows of weights, to the next row's.
     pub fn sums_stride(&self, weight_rows: usize) -> usize {
         match self {
-            // A line more, since powers of two would fall on few sets of the cache.
-            Arrangement::Batches { .. } => weight_rows.next_multiple_of(PANEL_ROWS) + PANEL_ROWS,
+            Arrangement::Batches { .. } => batches_sums_stride(weight_rows),
             Arrangement::Rows { .. } | Arrangement::Tiles(_) => weight_rows,
         }
     }

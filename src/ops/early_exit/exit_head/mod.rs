@@ -19,7 +19,6 @@ use super::config::HeadConfig;
 use crate::backend::cpu::{Cpu, Workspace};
 use crate::dtype::DType;
 use crate::error::Error;
-use crate::operation::Operation as _;
 use crate::tensor::{TensorMut, TensorRef};
 
 /// The descriptor of a head: [`ExitHead`] or [`ExitHeadStates`].
@@ -199,7 +198,8 @@ impl<K: HeadKind> Head<K> {
 }
 
 impl Cpu {
-    /// [`ExitHead`] on the CPU: the weight is streamed once past all rows.
+    /// [`ExitHead`] on the CPU: the weight is streamed once past all rows. It may be [packed](crate::PackedWeight), which
+    /// sums logits in another order.
     ///
     /// # Errors
     /// [`Error::Argument`] names the argument; outputs are then untouched.
@@ -209,11 +209,11 @@ impl Cpu {
         args: ExitHeadArgs<TensorRef<'_>, TensorMut<'_>>,
         workspace: &mut Workspace,
     ) -> Result<(), Error> {
-        op.validate(&args.layouts())?;
-        cpu::head(self, &op.config, args, workspace)
+        let form = op.config.validate_results_form(&args.layouts())?;
+        cpu::head(self, &op.config, form, args, workspace)
     }
 
-    /// [`ExitHeadStates`] on the CPU.
+    /// [`ExitHeadStates`] on the CPU. The weight may be [packed](crate::PackedWeight): of parts of a vocabulary all, or none.
     ///
     /// # Errors
     /// [`Error::Argument`] names the argument; outputs are then untouched.
@@ -223,8 +223,8 @@ impl Cpu {
         args: ExitHeadStatesArgs<TensorRef<'_>, TensorMut<'_>>,
         workspace: &mut Workspace,
     ) -> Result<(), Error> {
-        op.validate(&args.layouts())?;
-        cpu::states(self, &op.config, args, workspace);
+        let form = op.config.validate_states_form(&args.layouts())?;
+        cpu::states(self, &op.config, form, args, workspace);
         Ok(())
     }
 }

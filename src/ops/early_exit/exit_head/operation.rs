@@ -65,7 +65,7 @@ impl Operation for ExitHead {
     }
 
     fn validate(&self, args: &ExitHeadArgs<Layout, Layout>) -> Result<(), Error> {
-        self.config.validate_results(args)
+        self.config.validate_results_form(args).map(drop)
     }
 
     fn cost(&self, args: &ExitHeadArgs<Layout, Layout>) -> Cost {
@@ -88,7 +88,7 @@ impl Operation for ExitHead {
     }
 
     fn run_reference(&self, args: ExitHeadArgs<TensorRef<'_>, TensorMut<'_>>) -> Result<(), Error> {
-        self.validate(&args.layouts())?;
+        self.config.validate_results(&args.layouts())?;
         reference::head(&self.config, args);
         Ok(())
     }
@@ -135,7 +135,7 @@ impl Operation for ExitHead {
         args: &ExitHeadArgs<Layout, Layout>,
         aligned: bool,
     ) -> Result<CudaPlan, Error> {
-        self.validate(args)?;
+        self.config.validate_results(args)?;
         let unused = args.hidden;
         let args = args.states(unused, unused, args.logits);
         cuda::plan(cuda, &self.config, &args, aligned, true)
@@ -167,7 +167,7 @@ impl Operation for ExitHeadStates {
     }
 
     fn validate(&self, args: &ExitHeadStatesArgs<Layout, Layout>) -> Result<(), Error> {
-        self.config.validate_states(args)
+        self.config.validate_states_form(args).map(drop)
     }
 
     fn cost(&self, args: &ExitHeadStatesArgs<Layout, Layout>) -> Cost {
@@ -184,7 +184,7 @@ impl Operation for ExitHeadStates {
         &self,
         args: ExitHeadStatesArgs<TensorRef<'_>, TensorMut<'_>>,
     ) -> Result<(), Error> {
-        self.validate(&args.layouts())?;
+        self.config.validate_states(&args.layouts())?;
         reference::states(&self.config, args);
         Ok(())
     }
@@ -230,7 +230,7 @@ impl Operation for ExitHeadStates {
         args: &ExitHeadStatesArgs<Layout, Layout>,
         aligned: bool,
     ) -> Result<CudaPlan, Error> {
-        self.validate(args)?;
+        self.config.validate_states(args)?;
         cuda::plan(cuda, &self.config, args, aligned, false)
     }
 }

@@ -1,6 +1,7 @@
 //! Everything that the kernels of a head rely on, and what they cost.
 
 use super::{ExitHeadArgs, ExitHeadStatesArgs};
+use crate::backend::cpu::packed_weight::WeightForm;
 use crate::dtype::DType;
 use crate::error::Error;
 use crate::layout::Layout;
@@ -16,6 +17,33 @@ const OF_ROWS: &str = "[M]: one for each row of the outputs";
 const NORM: &str = "norm_weight goes with a descriptor that has a norm, and only with one";
 
 impl HeadConfig {
+    /// As [`HeadConfig::validate_results`]; the weight may be packed.
+    pub(super) fn validate_results_form(
+        &self,
+        args: &ExitHeadArgs<Layout, Layout>,
+    ) -> Result<WeightForm, Error> {
+        let (form, head_weight) = self.weight_form(args.head_weight)?;
+        self.validate_results(&ExitHeadArgs { head_weight, ..*args })?;
+        Ok(form)
+    }
+
+    /// As [`HeadConfig::validate_states`]; the weight may be packed.
+    pub(super) fn validate_states_form(
+        &self,
+        args: &ExitHeadStatesArgs<Layout, Layout>,
+    ) -> Result<WeightForm, Error> {
+        let (form, head_weight) = self.weight_form(args.head_weight)?;
+        self.validate_states(&ExitHeadStatesArgs { head_weight, ..*args })?;
+        Ok(form)
+    }
+
+    fn weight_form(&self, mut head_weight: Layout) -> Result<(WeightForm, Layout), Error> {
+        let shape = [self.vocabulary, self.hidden];
+        let check = Validator::new(self.op);
+        let form = check.weight_form("head_weight", &mut head_weight, shape)?;
+        Ok((form, head_weight))
+    }
+
     pub(super) fn validate_states(
         &self,
         args: &ExitHeadStatesArgs<Layout, Layout>,

@@ -8,7 +8,6 @@ use crate::backend::wgpu::{
 };
 use crate::error::{Backend, Error};
 use crate::layout::HasLayout as _;
-use crate::operation::Operation as _;
 use crate::ops::early_exit::VOCABULARY_TILE;
 use crate::ops::early_exit::binding::{check_outputs, optional};
 use crate::ops::early_exit::config::{HeadConfig, INFO_WORDS};
@@ -39,7 +38,7 @@ impl Wgpu {
         workspace: WgpuWorkspace<'_>,
     ) -> Result<Plan, Error> {
         let layouts = args.layouts();
-        op.validate(&layouts)?;
+        op.config.validate_results(&layouts)?;
         let (config, capabilities) = (&op.config, self.capabilities());
         let mut plan = PlanBuilder::new(self, config.op);
         let rows = config.output_rows(&layouts.hidden, layouts.rows.as_ref())?;
@@ -71,7 +70,7 @@ impl Wgpu {
         args: ExitHeadStatesArgs<WgpuTensor<'_>, WgpuTensor<'_>>,
         workspace: WgpuWorkspace<'_>,
     ) -> Result<Plan, Error> {
-        op.validate(&args.layouts())?;
+        op.config.validate_states(&args.layouts())?;
         let (config, capabilities) = (&op.config, self.capabilities());
         let mut plan = PlanBuilder::new(self, config.op);
         if args.state_values.layout().shape()[1] == 0 {

@@ -1,6 +1,7 @@
 //! Everything that the kernels of a block rely on.
 
 use super::config::{First, MlpConfig, MlpTensors};
+use crate::backend::cpu::packed_weight::WeightForm;
 use crate::dtype::DType;
 use crate::error::Error;
 use crate::layout::Layout;
@@ -8,18 +9,9 @@ use crate::ops::prune_gather::index_set::{check_ascending, index_values};
 use crate::tensor::TensorRef;
 use crate::validate::Validator;
 
-/// How an operation's weights lie in host memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WeightForm {
-    /// Row by row.
-    AsTheyLie,
-    /// As [`crate::PackedWeight`] makes them.
-    Packed,
-}
-
 impl MlpConfig {
     /// As [`MlpConfig::validate`]; the weights may be packed, all of them or none.
-    pub fn validate_weight_form(
+    pub(super) fn validate_weight_form(
         &self,
         args: &MlpTensors<Layout, Layout>,
     ) -> Result<WeightForm, Error> {
@@ -33,23 +25,17 @@ impl MlpConfig {
             ("up_weight", lying.up_weight.as_mut(), first),
             (self.down_names()[0], Some(&mut lying.down_weight), second),
         ];
-        let mut packed = [None; 3];
-        for (packed, (name, layout, shape)) in packed.iter_mut().zip(weights) {
+        let mut forms = [None; 3];
+        for (form, (name, layout, shape)) in forms.iter_mut().zip(weights) {
             let Some(layout) = layout else { continue };
-            let lying = check.packable(name, layout, shape)?;
-            *packed = Some((name, lying.is_some()));
-            *layout = lying.unwrap_or(*layout);
+            *form = Some((name, check.weight_form(name, layout, shape)?));
         }
         self.validate(&lying)?;
-        let mut packed = packed.into_iter().flatten();
-        match packed.next() {
-            Some((first, is_packed)) => {
-                if let Some((name, _)) = packed.find(|&(_, other)| other != is_packed) {
-                    return Err(check.mixed_packing(name, first, is_packed));
-                }
-                Ok(if is_packed { WeightForm::Packed } else { WeightForm::AsTheyLie })
-            }
-            None => Ok(WeightForm::AsTheyLie),
+        let mut forms = forms.into_iter().flatten();
+        let Some((first, form)) = forms.next() else { return Ok(WeightForm::AsTheyLie) };
+        match forms.find(|&(_, other)| other != form) {
+            Some((name, _)) => Err(check.mixed_packing(name, first, form)),
+            None => Ok(form),
         }
     }
 

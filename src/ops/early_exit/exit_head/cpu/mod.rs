@@ -10,9 +10,12 @@ use tile::{Row, Tile};
 use super::{ExitHeadArgs, ExitHeadStatesArgs};
 use crate::backend::cpu::float_rows::{FloatRows, FloatRowsMut};
 use crate::backend::cpu::instructions::{Leaf, Vectors};
+use crate::backend::cpu::packed_weight::WeightForm;
 use crate::backend::cpu::parallel::{Shared, chunk, for_each_chunk};
 use crate::backend::cpu::product::Matrix;
-use crate::backend::cpu::product::activations::{Activations, ActivationsMut, Arrangement};
+use crate::backend::cpu::product::activations::{
+    Activations, ActivationsMut, Arrangement, batches_sums_stride,
+};
 use crate::backend::cpu::product::stream::SumRows;
 use crate::backend::cpu::products::{self, ProductJob, Products};
 use crate::backend::cpu::rms_norm::{Scale, Squares};
@@ -43,6 +46,7 @@ const CACHED_BYTES: usize = 512 << 10;
 pub(super) fn head(
     cpu: &Cpu,
     op: &HeadConfig,
+    form: WeightForm,
     mut args: ExitHeadArgs<TensorRef<'_>, TensorMut<'_>>,
     workspace: &mut Workspace,
 ) -> Result<(), Error> {
@@ -52,7 +56,8 @@ pub(super) fn head(
         return Ok(());
     }
     let [values, tokens] = state::layouts(op.tiles(), rows, op.top_k)?;
-    let prepared = workspace_bytes(cpu, op, rows);
+    let strategy = Strategy::new(cpu, op, form, rows);
+    let prepared = strategy.workspace_bytes(op, rows);
     let states = Workspace::bytes_for::<f32>(values.elements())
         + Workspace::bytes_for::<i32>(tokens.elements());
     let mut arena = workspace.reserve(prepared + states);
@@ -64,7 +69,7 @@ pub(super) fn head(
         TensorMut::new(&mut *state_tokens, tokens.shape())?,
         logits,
     );
-    run(cpu, op, states, arena.take(prepared));
+    run(cpu, op, strategy, states, arena.take(prepared));
     let states = (
         TensorRef::new(&*state_values, values.shape())?,
         TensorRef::new(&*state_tokens, tokens.shape())?,
@@ -77,19 +82,33 @@ pub(super) fn head(
 pub(super) fn states(
     cpu: &Cpu,
     op: &HeadConfig,
+    form: WeightForm,
     args: ExitHeadStatesArgs<TensorRef<'_>, TensorMut<'_>>,
     workspace: &mut Workspace,
 ) {
     let rows = args.state_values.layout().shape()[1];
     if rows > 0 {
-        let bytes = workspace_bytes(cpu, op, rows);
-        run(cpu, op, args, workspace.reserve(bytes).take(bytes));
+        let strategy = Strategy::new(cpu, op, form, rows);
+        let bytes = strategy.workspace_bytes(op, rows);
+        run(cpu, op, strategy, args, workspace.reserve(bytes).take(bytes));
     }
+}
+
+/// How activations lie, and which products read them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kernel {
+    /// Row by row, past rows of weights.
+    Rows,
+    /// For the registers that hold tiles.
+    Tiles,
+    /// In batches, past packed weights.
+    Panels,
 }
 
 /// How the work is spread; a function of shape, threads and instructions. Results do not depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Strategy {
+    kernel: Kernel,
     threads: usize,
     /// Rows of the weight that a thread takes at a time, whole tiles.
     chunk: usize,
@@ -98,13 +117,21 @@ struct Strategy {
 }
 
 impl Strategy {
-    fn new(cpu: &Cpu, op: &HeadConfig, rows: usize) -> Strategy {
-        let has_tiles = has_tiles(cpu, op);
+    fn new(cpu: &Cpu, op: &HeadConfig, form: WeightForm, rows: usize) -> Strategy {
+        let (activation, weight) = (op.activation_dtype, op.weight_dtype);
+        let kernel = match form {
+            WeightForm::Packed => Kernel::Panels,
+            _ if products::has_tiles(cpu.instructions(), activation, weight) => Kernel::Tiles,
+            _ => Kernel::Rows,
+        };
         let threads = cpu.threads_for((op.vocabulary * op.hidden).saturating_mul(rows));
         let operand_bytes = op.hidden * op.activation_dtype.size();
         let fitting = BLOCK_BYTES / operand_bytes / BATCH_ROWS * BATCH_ROWS;
-        // Tiles come from the second-level cache.
-        let fitting = if has_tiles { MAX_BLOCK_ROWS } else { fitting };
+        let fitting = match kernel {
+            Kernel::Rows => fitting,
+            // Tiles come from the second-level cache, and batches meet blocks of a panel.
+            Kernel::Tiles | Kernel::Panels => MAX_BLOCK_ROWS,
+        };
         let block = rows.min(fitting.clamp(BATCH_ROWS, MAX_BLOCK_ROWS));
         let even = op.vocabulary.div_ceil(threads * CHUNKS_PER_THREAD);
         let row_bytes = op.hidden * op.weight_dtype.size();
@@ -114,35 +141,60 @@ impl Strategy {
         // An odd number of tiles: rows of sums that are a power of two apart would fall on few sets of the cache.
         let tiles = chunk.div_ceil(VOCABULARY_TILE).max(1);
         let chunk = (tiles - usize::from(tiles.is_multiple_of(2))) * VOCABULARY_TILE;
-        Strategy { threads, chunk, block }
+        Strategy { kernel, threads, chunk, block }
     }
-}
 
-/// Scratch memory besides the states: operands at their widest, what is known of rows, sums.
-fn workspace_bytes(cpu: &Cpu, op: &HeadConfig, rows: usize) -> usize {
-    let strategy = Strategy::new(cpu, op, rows);
-    let operands = match has_tiles(cpu, op) {
-        true => Workspace::bytes_for::<bf16>(Arrangement::tile_operands(rows, op.hidden)),
-        false => Workspace::bytes_for::<f32>(Arrangement::rows(rows, op.hidden).operands()),
-    };
-    operands + strategy.threads * Workspace::bytes_for::<f32>(strategy.block * strategy.chunk)
-}
+    /// Scratch memory besides the states: operands at their widest, and sums.
+    fn workspace_bytes(&self, op: &HeadConfig, rows: usize) -> usize {
+        let operands = match self.kernel {
+            Kernel::Tiles => {
+                Workspace::bytes_for::<bf16>(Arrangement::tile_operands(rows, op.hidden))
+            }
+            // Batches need less.
+            Kernel::Rows | Kernel::Panels => {
+                Workspace::bytes_for::<f32>(Arrangement::rows(rows, op.hidden).operands())
+            }
+        };
+        operands + Workspace::bytes_for::<f32>(self.threads * self.sums())
+    }
 
-fn has_tiles(cpu: &Cpu, op: &HeadConfig) -> bool {
-    products::has_tiles(cpu.instructions(), op.activation_dtype, op.weight_dtype)
+    /// Sums of a thread.
+    fn sums(&self) -> usize {
+        let stride = match self.kernel {
+            Kernel::Rows | Kernel::Tiles => self.chunk,
+            Kernel::Panels => batches_sums_stride(self.chunk),
+        };
+        self.block * stride
+    }
+
+    /// How the activations of a block lie.
+    fn arrange<V: Vectors, P: Products<V>>(
+        &self,
+        p: P,
+        rows: usize,
+        columns: usize,
+    ) -> Arrangement {
+        match self.kernel {
+            Kernel::Panels => Arrangement::batches::<V>(rows, columns),
+            Kernel::Rows | Kernel::Tiles => Arrangement::tiles::<V, P>(p, rows, columns),
+        }
+    }
 }
 
 fn run(
     cpu: &Cpu,
     op: &HeadConfig,
+    strategy: Strategy,
     args: ExitHeadStatesArgs<TensorRef<'_>, TensorMut<'_>>,
     scratch: &mut [u8],
 ) {
     let rows = args.state_values.layout().shape()[1];
-    let strategy = Strategy::new(cpu, op, rows);
     let job = HeadJob { op, rows, args, scratch, strategy };
-    let dispatch =
-        || products::dispatch(cpu.instructions(), op.activation_dtype, op.weight_dtype, job);
+    let (instructions, weight) = (cpu.instructions(), op.weight_dtype);
+    let dispatch = || match strategy.kernel {
+        Kernel::Panels => products::dispatch_widened(instructions, weight, job),
+        _ => products::dispatch(instructions, op.activation_dtype, weight, job),
+    };
     if strategy.threads > 1 { cpu.enter(dispatch) } else { dispatch() }
 }
 
@@ -159,8 +211,9 @@ impl ProductJob for HeadJob<'_> {
 
     fn run<V: Vectors, P: Products<V>>(self, v: V, p: P) {
         let HeadJob { op, rows, mut args, scratch, strategy } = self;
-        let arrangement = Arrangement::tiles::<V, P>(p, rows, op.hidden);
-        let length = arrangement.operands();
+        let arrange = |rows| strategy.arrange::<V, P>(p, rows, op.hidden);
+        // Blocks of rows lie one behind the other, whatever the arrangement.
+        let length = arrange(rows).operands();
         let (operands, sums) = scratch.split_at_mut(Workspace::bytes_for::<P::Operand>(length));
         let operands: &mut [P::Operand] = &mut bytemuck::cast_slice_mut(operands)[..length];
         let head = HeadRows {
@@ -173,14 +226,19 @@ impl ProductJob for HeadJob<'_> {
             seeds: args.seeds.map(Seeds::new),
             gather_tokens: args.gather_tokens.map(integer_values),
         };
-        let shared = ActivationsMut::new(&mut *operands, arrangement);
-        for_each_chunk(strategy.threads, rows, &|_, row| {
-            p.enter(v, Prepare { v, head: &head, row, operands: shared });
-        });
+        for first in (0..rows).step_by(strategy.block) {
+            let count = strategy.block.min(rows - first);
+            let operands = &mut operands[arrange(first).operands()..];
+            let operands = ActivationsMut::new(operands, arrange(count));
+            for_each_chunk(strategy.threads, count, &|_, place| {
+                p.enter(v, Prepare { v, head: &head, row: first + place, place, operands });
+            });
+        }
         let product = Product {
             tokens: (v, p),
+            strategy,
             head: &head,
-            weight: Matrix::new(args.head_weight),
+            weight: Matrix::packable(args.head_weight, [op.vocabulary, op.hidden]),
             operands,
             rows,
         };
@@ -191,14 +249,14 @@ impl ProductJob for HeadJob<'_> {
             values: StatesMut::new(&mut args.state_values),
             tokens: StatesMut::new(&mut args.state_tokens),
         };
-        let slot_sums = strategy.block * strategy.chunk;
+        let slot_sums = strategy.sums();
         let sums = Shared::new(bytemuck::cast_slice_mut(sums));
         let chunks = op.vocabulary.div_ceil(strategy.chunk);
         for_each_chunk(strategy.threads, chunks, &|slot, index| {
             // SAFETY: a slot's chunks run one after another, and nobody else uses its sums.
             let sums = unsafe { sums.slice(slot * slot_sums..(slot + 1) * slot_sums) };
             let ids = chunk(op.vocabulary, strategy.chunk, index);
-            product.summarise(&tile, ids, strategy.block, sums);
+            product.summarise(&tile, ids, sums);
         });
     }
 }
@@ -206,6 +264,7 @@ impl ProductJob for HeadJob<'_> {
 /// The weight and what it is multiplied with.
 struct Product<'a, V: Vectors, P: Products<V>> {
     tokens: (V, P),
+    strategy: Strategy,
     head: &'a HeadRows<'a>,
     weight: Matrix<'a, P::Weight>,
     operands: &'a [P::Operand],
@@ -213,14 +272,14 @@ struct Product<'a, V: Vectors, P: Products<V>> {
 }
 
 impl<V: Vectors, P: Products<V>> Product<'_, V, P> {
-    /// States of the tiles that `ids`, rows of the weight, are made of; `block` rows of activations at a time.
-    fn summarise(&self, tile: &Tile<'_>, ids: Range<usize>, block: usize, sums: &mut [f32]) {
+    /// States of the tiles that `ids`, rows of the weight, are made of, a block of rows of activations at a time.
+    fn summarise(&self, tile: &Tile<'_>, ids: Range<usize>, sums: &mut [f32]) {
         let (v, p) = self.tokens;
-        for first in (0..self.rows).step_by(block) {
-            let count = block.min(self.rows - first);
-            let arrange = |rows| Arrangement::tiles::<V, P>(p, rows, self.head.op.hidden);
-            // Blocks of rows lie one behind the other, whatever the arrangement.
+        let arrange = |rows| self.strategy.arrange::<V, P>(p, rows, self.head.op.hidden);
+        for first in (0..self.rows).step_by(self.strategy.block) {
+            let count = self.strategy.block.min(self.rows - first);
             let operands = &self.operands[arrange(first).operands()..];
+            let stride = arrange(count).sums_stride(ids.len());
             let leaf = SumRows {
                 tokens: self.tokens,
                 matrices: &[self.weight],
@@ -230,7 +289,7 @@ impl<V: Vectors, P: Products<V>> Product<'_, V, P> {
             };
             p.enter(v, leaf);
             for at in 0..count {
-                let sums = &sums[at * ids.len()..][..ids.len()];
+                let sums = &sums[at * stride..][..ids.len()];
                 let row = self.head.row(first + at);
                 p.enter(v, tile::Summarise { v, tile, row, ids: ids.clone(), sums });
             }
@@ -295,18 +354,20 @@ struct Prepare<'a, V, T> {
     v: V,
     head: &'a HeadRows<'a>,
     row: usize,
+    /// Among the operands.
+    place: usize,
     operands: ActivationsMut<'a, T>,
 }
 
 impl<V: Vectors, T: Float> Leaf for Prepare<'_, V, T> {
     #[inline(always)]
     fn run(self) {
-        let Prepare { v, head, row, operands } = self;
+        let Prepare { v, head, row, place, operands } = self;
         let columns = head.op.hidden;
         let Some(source) = head.source(row) else {
             for column in (0..columns).step_by(V::LANES) {
                 // SAFETY: each row is prepared once.
-                unsafe { operands.store(v, v.splat(0.0), row, column) };
+                unsafe { operands.store(v, v.splat(0.0), place, column) };
             }
             return;
         };
@@ -326,7 +387,7 @@ impl<V: Vectors, T: Float> Leaf for Prepare<'_, V, T> {
                 n = v.round_to(head.op.activation_dtype, n);
             }
             // SAFETY: each row is prepared once.
-            unsafe { operands.store(v, n, row, column) };
+            unsafe { operands.store(v, n, place, column) };
         }
     }
 }

@@ -55,7 +55,7 @@ impl Cuda {
         mut workspace: CudaWorkspace<'_>,
     ) -> Result<(), Error> {
         let layouts = args.layouts();
-        op.validate(&layouts)?;
+        op.config.validate_results(&layouts)?;
         let config = &op.config;
         let rows = config.output_rows(&layouts.hidden, layouts.rows.as_ref())?;
         if rows == 0 {
@@ -107,7 +107,7 @@ impl Cuda {
         mut workspace: CudaWorkspace<'_>,
     ) -> Result<(), Error> {
         let layouts = args.layouts();
-        op.validate(&layouts)?;
+        op.config.validate_states(&layouts)?;
         let config = &op.config;
         let rows = layouts.state_values.shape()[1];
         if rows == 0 {

@@ -11,9 +11,9 @@ use layer::{Hidden, Input, Layer, Norm, Output};
 use strategy::{Kernel, Strategy};
 
 use super::config::{MlpConfig, MlpTensors};
-use super::validation::WeightForm;
 use crate::backend::cpu::float_rows::{FloatRows, FloatRowsMut};
 use crate::backend::cpu::instructions::Vectors;
+use crate::backend::cpu::packed_weight::WeightForm;
 use crate::backend::cpu::product::Matrix;
 use crate::backend::cpu::products::{self, ManyRows, ProductJob, Products};
 use crate::backend::cpu::{Cpu, Workspace};
